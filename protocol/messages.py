@@ -1,0 +1,528 @@
+"""Every message of the protocol: one frozen dataclass each.
+
+Owns which messages exist, their numbers, fields and bounds. The codec reads the annotations; the connection
+machine reads `ANSWER` and `LINKS`; nothing here encodes or decides anything.
+
+A header on the wire is `[type, request_id, *fields]` in the order of the fields below. Control messages
+concern the link itself and have request id 0 (`Cancel` apart). A *request* has an even number from 16 on and is
+answered by its `ANSWER` (usually the next number), by `Done`, or by `Failure`.
+
+`deadline_milliseconds` is the time that the sender is still willing to wait when it sends: a duration, since two
+machines share no clock. `stamp` is the sender's `cfg[partition]` (`protocol.layout`). Each request is safe to repeat.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Annotated, ClassVar
+
+from protocol import limits
+from protocol.errors import CloseCode, ErrorCode
+from protocol.fields import (
+    U8,
+    U16,
+    U32,
+    U64,
+    AddressesField,
+    Binary,
+    ChunkIdField,
+    ChunkIdsField,
+    ClusterIdField,
+    DeadlineMilliseconds,
+    Digest,
+    Entries,
+    Flag,
+    Items,
+    NameField,
+    NodeIdField,
+    NodeIdsField,
+    OpIdField,
+    OptionalDigest,
+    PartitionBitmap,
+    PartitionIndex,
+    PathField,
+    ReasonField,
+    Text,
+)
+from protocol.manifest import Content
+from protocol.versions import Dot, Kind, Row, Vector
+
+
+class LinkKind(IntEnum):
+    """What a link carries: probes and rows never stand behind a chunk."""
+
+    CTL = 1
+    BULK = 2
+
+
+class Role(IntEnum):
+    """Members are placed and counted; clients only ask."""
+
+    MEMBER = 1
+    CLIENT = 2
+
+
+class Carrier(Enum):
+    """On which kind of link a message may travel."""
+
+    EITHER = "either"
+    CTL = "ctl"
+    BULK = "bulk"
+
+
+class Message:
+    """Base of all messages, for types alone."""
+
+    __slots__ = ()
+    TYPE: ClassVar[int]
+    CARRIER: ClassVar[Carrier] = Carrier.CTL
+    PAYLOAD: ClassVar[bool] = False
+    """Whether the frame may carry a payload."""
+
+
+class Control(Message):
+    """A message about the link itself."""
+
+    __slots__ = ()
+    CARRIER: ClassVar[Carrier] = Carrier.EITHER
+
+
+class Answer(Message):
+    """What ends a request."""
+
+    __slots__ = ()
+
+
+class Request(Message):
+    """What the peer is asked to do."""
+
+    __slots__ = ()
+    ANSWER: ClassVar[type[Answer]]
+    deadline_milliseconds: int
+
+
+# -- control -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(Control):
+    """First message of each side of a link. Nothing else is sent or accepted before it."""
+
+    TYPE: ClassVar[int] = 1
+    version_lowest: U16
+    version_highest: U16
+    """The highest version that both ranges contain is spoken."""
+    features: U64
+    """Bit set; none is defined in version 1. Unknown bits are ignored."""
+    link: LinkKind
+    role: Role
+    node_id: NodeIdField
+    """Must be what the certificate proves."""
+    boot: U32
+    """Starts of this node so far; 0 for clients."""
+    cluster_id: ClusterIdField
+    layout_version: U32
+    """0 while the node has no layout."""
+    layout_digest: OptionalDigest
+    name: NameField
+    zone: NameField
+    capacity_bytes: U64
+    """What the node offers; its weight in a layout follows from it."""
+    addresses: AddressesField
+    """Where the sender listens, most likely first; empty for clients."""
+    optional: Annotated[dict[str, bytes], Entries(limits.OPTIONAL_ENTRIES_MAX, 64, 1024)]
+    """Additions of later versions. Unknown keys are ignored: here and nowhere else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping(Control):
+    """Asks for a `Pong` with the same nonce."""
+
+    TYPE: ClassVar[int] = 2
+    nonce: U32
+
+
+@dataclass(frozen=True, slots=True)
+class Pong(Control):
+    """Answers a `Ping`."""
+
+    TYPE: ClassVar[int] = 3
+    nonce: U32
+
+
+@dataclass(frozen=True, slots=True)
+class Credit(Control):
+    """Gives back payload credit: the sender of this has released that many received payload bytes."""
+
+    TYPE: ClassVar[int] = 4
+    payload_bytes: U32
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel(Control):
+    """The request with this request id is no longer wanted. It is still answered, once."""
+
+    TYPE: ClassVar[int] = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Close(Control):
+    """Last message of its sender on this link."""
+
+    TYPE: ClassVar[int] = 6
+    code: CloseCode
+    reason: ReasonField
+
+
+# -- answers of every request ------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Answer):
+    """The request was not done, or its outcome is not known; `code` tells."""
+
+    TYPE: ClassVar[int] = 8
+    CARRIER: ClassVar[Carrier] = Carrier.EITHER
+    code: ErrorCode
+    reason: ReasonField
+    layout_version: U32
+    """The answering node's layout version; what a STALE sender has to catch up to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Answer):
+    """It is done, durably where it changes something."""
+
+    TYPE: ClassVar[int] = 9
+
+
+# -- cluster -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """Somebody that the answering node has met."""
+
+    node_id: NodeIdField
+    name: NameField
+    addresses: AddressesField
+
+
+@dataclass(frozen=True, slots=True)
+class Peers(Answer):
+    """The answering node itself first, then whom it knows."""
+
+    TYPE: ClassVar[int] = 17
+    peers: Annotated[tuple[PeerInfo, ...], Items(2 * limits.MEMBERS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class PeersGet(Request):
+    """Peer exchange: whom do you know?"""
+
+    TYPE: ClassVar[int] = 16
+    ANSWER: ClassVar[type[Answer]] = Peers
+    deadline_milliseconds: DeadlineMilliseconds
+
+
+LayoutBytes = Annotated[bytes, Binary(0, limits.LAYOUT_BYTES_MAX)]
+"""A whole encoded layout record; empty when the sender has none that fits the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutIs(Answer):
+    """One layout record."""
+
+    TYPE: ClassVar[int] = 19
+    record: LayoutBytes
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutGet(Request):
+    """The layout record of `version`; version 0 asks for the latest."""
+
+    TYPE: ClassVar[int] = 18
+    ANSWER: ClassVar[type[Answer]] = LayoutIs
+    deadline_milliseconds: DeadlineMilliseconds
+    version: U32
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutAnnounce(Request):
+    """I have persisted this layout version; catch up by `LayoutGet` if it is news."""
+
+    TYPE: ClassVar[int] = 20
+    ANSWER: ClassVar[type[Answer]] = Done
+    deadline_milliseconds: DeadlineMilliseconds
+    cluster_id: ClusterIdField
+    version: U32
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport(Request):
+    """The sender, an owner in W, has synced these joint partitions under layout `version`."""
+
+    TYPE: ClassVar[int] = 22
+    ANSWER: ClassVar[type[Answer]] = Done
+    deadline_milliseconds: DeadlineMilliseconds
+    version: U32
+    partitions: PartitionBitmap
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """How the answering node sees a member."""
+
+    node_id: NodeIdField
+    alive: Flag
+
+
+@dataclass(frozen=True, slots=True)
+class Status(Answer):
+    """The answering node on itself and its view."""
+
+    TYPE: ClassVar[int] = 25
+    node_id: NodeIdField
+    name: NameField
+    cluster_id: ClusterIdField
+    layout_version: U32
+    uptime_seconds: U64
+    chunks: U64
+    chunk_bytes: U64
+    rows: U64
+    capacity_bytes: U64
+    free_bytes: U64
+    corrupt_chunks: U64
+    """Copies that failed their checksum and were set aside since the node started."""
+    owed_chunks: U64
+    """Local chunks of which the node last found fewer than R copies."""
+    unsynced_partitions: U32
+    """Partitions that this node is a replica of and has not synced yet."""
+    peers: Annotated[tuple[PeerStatus, ...], Items(2 * limits.MEMBERS_MAX)]
+    notices: Annotated[tuple[ReasonField, ...], Items(16)]
+    """What a person should know: another cluster of the same key was met, the node waits for a cluster, ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusGet(Request):
+    """How are you?"""
+
+    TYPE: ClassVar[int] = 24
+    ANSWER: ClassVar[type[Answer]] = Status
+    deadline_milliseconds: DeadlineMilliseconds
+
+
+# -- namespace ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Published(Answer):
+    """The version stands, durably, on a majority of each set and on `copies` machines."""
+
+    TYPE: ClassVar[int] = 33
+    dot: Dot
+    copies: U8
+
+
+@dataclass(frozen=True, slots=True)
+class RowPublish(Request):
+    """Write one version of `path`; the asked replica coordinates.
+
+    `op_id` and `context` were fixed when the write began and are the same in every retry.
+    """
+
+    TYPE: ClassVar[int] = 32
+    ANSWER: ClassVar[type[Answer]] = Published
+    deadline_milliseconds: DeadlineMilliseconds
+    partition: PartitionIndex
+    stamp: U32
+    op_id: OpIdField
+    path: PathField
+    context: Vector
+    kind: Kind
+    size: U64
+    mode: U32
+    modified_milliseconds: U64
+    writer: NameField
+    content: Content
+    holders: NodeIdsField
+    """Every node that was counted as a holder of a chunk; one that is no member makes the replica refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowMerge(Request):
+    """Merge these whole rows, all of one partition, into what you have; done when durable."""
+
+    TYPE: ClassVar[int] = 34
+    ANSWER: ClassVar[type[Answer]] = Done
+    deadline_milliseconds: DeadlineMilliseconds
+    partition: PartitionIndex
+    stamp: U32
+    rows: Annotated[tuple[Row, ...], Items(limits.ROWS_PER_MESSAGE_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class RowIs(Answer):
+    """One replica's row: one vote of a quorum."""
+
+    TYPE: ClassVar[int] = 37
+    digest: OptionalDigest
+    """Empty when this replica has no row of that path."""
+    rows: Annotated[tuple[Row, ...], Items(1)]
+    """The row, if it exists and was asked for in full."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowFetch(Request):
+    """This replica's row of `path`, in full or only its digest."""
+
+    TYPE: ClassVar[int] = 36
+    ANSWER: ClassVar[type[Answer]] = RowIs
+    deadline_milliseconds: DeadlineMilliseconds
+    partition: PartitionIndex
+    stamp: U32
+    path: PathField
+    full: Flag
+
+
+NameBound = Annotated[str, Text(limits.COMPONENT_BYTES_MAX)]
+"""The name of an entry of a folder; empty for no bound. Names are ordered by their UTF-8 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage(Answer):
+    """One replica's rows of a range of a folder."""
+
+    TYPE: ClassVar[int] = 39
+    digest: Digest
+    """Over the digests of all rows of the range, in order (`protocol.rows.range_digest`)."""
+    last: NameBound
+    """Where the range that was looked at ends, inclusive; empty when it reaches the end of the folder."""
+    rows: Annotated[tuple[Row, ...], Items(limits.ROWS_PER_MESSAGE_MAX)]
+    """The rows, if they were asked for in full."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListFetch(Request):
+    """This replica's rows of `folder` with `after` < name <= `until`, in order of name.
+
+    In full: as many as fit one page. As digest only: the whole range, which therefore has an `until` or reaches the end.
+    """
+
+    TYPE: ClassVar[int] = 38
+    ANSWER: ClassVar[type[Answer]] = ListPage
+    deadline_milliseconds: DeadlineMilliseconds
+    partition: PartitionIndex
+    stamp: U32
+    folder: PathField
+    after: NameBound
+    until: NameBound
+    full: Flag
+
+
+@dataclass(frozen=True, slots=True)
+class PulledRows(Answer):
+    """A page of a sync."""
+
+    TYPE: ClassVar[int] = 41
+    rows: Annotated[tuple[Row, ...], Items(limits.ROWS_PER_MESSAGE_MAX)]
+    more: Flag
+    """Whether to ask again from behind the last of `rows`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionPull(Request):
+    """All rows of these partitions, in order of (partition, path), from behind the cursor on.
+
+    Answered only when the source's own `cfg[p]` is `stamp` for each of them: then it is fenced (rule F).
+    """
+
+    TYPE: ClassVar[int] = 40
+    ANSWER: ClassVar[type[Answer]] = PulledRows
+    deadline_milliseconds: DeadlineMilliseconds
+    stamp: U32
+    partitions: PartitionBitmap
+    after_partition: PartitionIndex
+    after_path: PathField
+    """Empty at the beginning."""
+
+
+# -- chunks ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkStored(Answer):
+    """The chunk is durable on `holders`, each after file sync, rename and directory sync."""
+
+    TYPE: ClassVar[int] = 49
+    CARRIER: ClassVar[Carrier] = Carrier.BULK
+    holders: NodeIdsField
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPut(Request):
+    """Store the payload under `chunk_id`; with `forward`, see to it that all homes, or fallbacks for them, have it too.
+
+    With `forward` the answer comes when the wanted number of copies is durable, or when every
+    member that could have taken one was tried and refused or missed its deadline.
+    """
+
+    TYPE: ClassVar[int] = 48
+    ANSWER: ClassVar[type[Answer]] = ChunkStored
+    CARRIER: ClassVar[Carrier] = Carrier.BULK
+    PAYLOAD: ClassVar[bool] = True
+    deadline_milliseconds: DeadlineMilliseconds
+    chunk_id: ChunkIdField
+    forward: Flag
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkData(Answer):
+    """The payload is the chunk."""
+
+    TYPE: ClassVar[int] = 51
+    CARRIER: ClassVar[Carrier] = Carrier.BULK
+    PAYLOAD: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkGet(Request):
+    """The bytes of a chunk, verified by the holder and again by the reader."""
+
+    TYPE: ClassVar[int] = 50
+    ANSWER: ClassVar[type[Answer]] = ChunkData
+    CARRIER: ClassVar[Carrier] = Carrier.BULK
+    deadline_milliseconds: DeadlineMilliseconds
+    chunk_id: ChunkIdField
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksHeld(Answer):
+    """Which of the asked chunks this node holds durably."""
+
+    TYPE: ClassVar[int] = 53
+    layout_version: U32
+    """A confirmation counts for dropping a copy only under this version."""
+    held: Annotated[bytes, Binary(0, limits.CHUNKS_PER_REQUEST_MAX // 8)]
+    """Bit `i % 8` (least significant first) of byte `i // 8` stands for chunk i of the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksHave(Request):
+    """Which of these chunks do you hold?"""
+
+    TYPE: ClassVar[int] = 52
+    ANSWER: ClassVar[type[Answer]] = ChunksHeld
+    deadline_milliseconds: DeadlineMilliseconds
+    chunk_ids: ChunkIdsField
+
+
+MESSAGES: tuple[type[Message], ...] = (
+    Hello, Ping, Pong, Credit, Cancel, Close, Failure, Done,
+    PeersGet, Peers, LayoutGet, LayoutIs, LayoutAnnounce, SyncReport, StatusGet, Status,
+    RowPublish, Published, RowMerge, RowFetch, RowIs, ListFetch, ListPage, PartitionPull, PulledRows,
+    ChunkPut, ChunkStored, ChunkGet, ChunkData, ChunksHave, ChunksHeld,
+)  # fmt: skip
+"""Every message type."""
+
+BY_TYPE: dict[int, type[Message]] = {message.TYPE: message for message in MESSAGES}

@@ -5,10 +5,6 @@ Durations are in seconds. Limits that two machines must agree about live in `pro
 
 from dataclasses import dataclass
 
-PROBE_IDLE_SECONDS = 1.0
-"""A link that has heard nothing for so long is pinged."""
-KEEPALIVE_SECONDS = 5.0
-"""A link that has heard nothing for so long is closed: the simple form of liveness."""
 DIAL_TIMEOUT_SECONDS = 2.0
 """One attempt to connect, TLS and hello included."""
 DIAL_BACKOFF_FIRST_SECONDS = 0.2

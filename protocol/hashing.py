@@ -18,6 +18,7 @@ CONTEXT_MANIFEST: Final = "shoal 1 manifest"
 CONTEXT_PATH: Final = "shoal 1 path partition"
 CONTEXT_PLACEMENT: Final = "shoal 1 placement score"
 CONTEXT_ROW: Final = "shoal 1 row state"
+CONTEXT_RANGE: Final = "shoal 1 row range"
 CONTEXT_LAYOUT: Final = "shoal 1 layout record"
 CONTEXT_STORED: Final = "shoal 1 stored value"
 

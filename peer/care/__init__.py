@@ -1,0 +1,1 @@
+"""Keeping copies where they belong."""

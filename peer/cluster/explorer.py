@@ -1,0 +1,150 @@
+"""Meeting the others: from a hint to a link.
+
+Owns where hints come from (discovery, typed addresses, remembered peers, what peers tell of peers) and the standing
+dials to members. A hint is only an address to try: who answers there is proven by the link. Knows nothing of who should be a member.
+
+The member with the lower id dials at once, the other one a moment later, so that two nodes rarely dial each other at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from peer.config import DIAL_BACKOFF_FIRST_SECONDS, DIAL_BACKOFF_LAST_SECONDS, EXPLORE_SECONDS
+from peer.errors import ConnectFailed, LinkLost, RequestFailed
+from peer.links import Links
+from peer.seams import Discovery, Entropy
+from peer.store.system import SystemStore
+from protocol import limits
+from protocol.identity import NodeId, short
+from protocol.messages import LinkKind, Peers, PeersGet, Role
+
+MEET_AT_ONCE_MAX = 16
+"""Unknown addresses tried at one time."""
+KNOWN_MAX = 2 * limits.MEMBERS_MAX
+"""Nodes that are dialled again and again: members, and newcomers that were met."""
+FORGET_AFTER_FAILURES = 8
+"""A node that is no member is given up after so many dials in vain: a hint brings it back."""
+HIGHER_ID_WAITS_SECONDS = 0.5
+PEERS_TIMEOUT_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Explorer:
+    """Finds peers and keeps links to them."""
+
+    def __init__(
+        self,
+        links: Links,
+        discovery: Discovery,
+        system: SystemStore,
+        entropy: Entropy,
+        typed: Sequence[str],
+        is_member: Callable[[NodeId], bool],
+    ) -> None:
+        self._links = links
+        self._discovery = discovery
+        self._system = system
+        self._entropy = entropy
+        self._typed = tuple(typed)
+        self._is_member = is_member
+        self._own_addresses: frozenset[str] = frozenset()
+        self._keepers: dict[NodeId, asyncio.Task[None]] = {}
+        self._meeting: dict[str, asyncio.Task[None]] = {}
+        self._refused_key: dict[str, bool] = {}
+
+    def start(self, own_addresses: Sequence[str]) -> None:
+        """Begin; `own_addresses` are never dialled."""
+        self._own_addresses = frozenset(own_addresses)
+
+    async def run_hints(self) -> None:
+        """Try what discovery finds, until cancelled."""
+        async for addresses in self._discovery.hints():
+            for address in addresses:
+                self.try_address(address)
+
+    async def run_known(self) -> None:
+        """Try typed addresses and remembered peers again and again, until cancelled."""
+        for node_id, addresses in self._system.peers():
+            self._links.learn_addresses(node_id, addresses)
+            self.keep(node_id)
+        while True:
+            for address in self._typed:
+                self.try_address(address)
+            await asyncio.sleep(EXPLORE_SECONDS)
+
+    def try_address(self, address: str) -> None:
+        """Find out who listens at `address`, unless that is known or under way."""
+        if address in self._own_addresses or address in self._meeting or len(self._meeting) >= MEET_AT_ONCE_MAX:
+            return
+        if any(address in peer.addresses for peer in self._links.peers()):
+            return
+        task = asyncio.get_running_loop().create_task(self._meet(address))
+        self._meeting[address] = task
+        task.add_done_callback(lambda _: self._meeting.pop(address, None))
+
+    def keep(self, node_id: NodeId) -> None:
+        """See to it that a ctl link to this node stands, for as long as it makes sense."""
+        if node_id == self._links.node_id or node_id in self._keepers or len(self._keepers) >= KNOWN_MAX:
+            return
+        task = asyncio.get_running_loop().create_task(self._keep(node_id))
+        self._keepers[node_id] = task
+        task.add_done_callback(lambda _: self._keepers.pop(node_id, None))
+
+    async def exchange(self, node_id: NodeId) -> None:
+        """Ask a peer whom it knows, and keep links to them as well."""
+        message = PeersGet(int(PEERS_TIMEOUT_SECONDS * 1000))
+        try:
+            reply = await self._links.request(node_id, message, timeout_seconds=PEERS_TIMEOUT_SECONDS)
+        except (LinkLost, RequestFailed, TimeoutError):
+            return
+        answer = reply.message
+        assert isinstance(answer, Peers)
+        for info in answer.peers:
+            if self._links.peer(info.node_id) is None and info.addresses:
+                if not self._links.addresses(info.node_id):
+                    self._links.learn_addresses(info.node_id, info.addresses)
+                self.keep(info.node_id)
+
+    def every_typed_address_refuses_the_key(self) -> bool:
+        """Return whether addresses were typed and the last try of each of them failed for the key."""
+        return bool(self._typed) and all(self._refused_key.get(address, False) for address in self._typed)
+
+    async def close(self) -> None:
+        """Stop all dials."""
+        tasks = [*self._keepers.values(), *self._meeting.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _meet(self, address: str) -> None:
+        try:
+            peer = await self._links.meet(address)
+        except ConnectFailed as error:
+            if address in self._typed:
+                self._refused_key[address] = error.wrong_key
+            log.debug("nobody to meet: %s", error)
+            return
+        except LinkLost as error:
+            log.debug("nobody to meet at %s: %s", address, error)
+            return
+        self._refused_key.pop(address, None)
+        if peer.role is Role.MEMBER:
+            self.keep(peer.node_id)
+
+    async def _keep(self, node_id: NodeId) -> None:
+        failures = 0
+        if self._links.node_id > node_id:
+            await asyncio.sleep(HIGHER_ID_WAITS_SECONDS)
+        while failures < FORGET_AFTER_FAILURES or self._is_member(node_id):
+            if self._links.peer(node_id) is None:
+                try:
+                    await self._links.reach(node_id, LinkKind.CTL)
+                    failures = 0
+                except LinkLost as error:
+                    log.debug("%s", error)
+                    failures += 1
+            backoff = min(DIAL_BACKOFF_LAST_SECONDS, DIAL_BACKOFF_FIRST_SECONDS * 2.0 ** min(failures, 8))
+            await asyncio.sleep(self._entropy.uniform("dial", 0.5, 1.0) * backoff if failures else DIAL_BACKOFF_FIRST_SECONDS)
+        log.debug("node %s is given up", short(node_id))

@@ -1,0 +1,82 @@
+"""How a cluster begins, and how a node that belongs to none finds one.
+
+Several fresh machines that are started together must not found several clusters, and a laptop that is started alone must not found
+one that its home then meets. So: a node that just generated the key, or was told to found, founds at once; nobody
+who was ever a member founds again; and a node that was *given* a key listens. It joins an initialised node when it
+meets one. When it has met, by completed links, only nodes that wait like itself, and nobody new for
+GENESIS_LISTEN_SECONDS, the lowest id among them founds. A lone node waits, and says so.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from peer.cluster.layouts import Layouts
+from peer.config import GENESIS_LISTEN_SECONDS
+from peer.errors import LinkLost, RequestFailed
+from peer.seams import Entropy
+from protocol.errors import RemoteProtocolError
+from protocol.identity import CLUSTER_ID_BYTES, ClusterId, NodeId
+from protocol.layout import Member, genesis
+from protocol.messages import Hello, Role
+
+LOOK_SECONDS = 0.2
+LONE_NOTICE_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Genesis:
+    """Takes one node from no cluster into one."""
+
+    def __init__(
+        self,
+        layouts: Layouts,
+        entropy: Entropy,
+        member: Callable[[], Member],
+        peers: Callable[[], list[Hello]],
+        notice: Callable[[str], None],
+    ) -> None:
+        self._layouts = layouts
+        self._entropy = entropy
+        self._member = member
+        self._peers = peers
+        self._notice = notice
+
+    async def found(self) -> None:
+        """Found a cluster of one."""
+        cluster_id = ClusterId(self._entropy.token("cluster id", CLUSTER_ID_BYTES))
+        await self._layouts.adopt(genesis(cluster_id, self._member()))
+
+    async def run(self) -> None:
+        """Listen until a layout is in force: joined, or founded as the lowest of those who wait."""
+        loop = asyncio.get_running_loop()
+        started = quiet_since = loop.time()
+        waiting: list[NodeId] = []
+        told = False
+        while self._layouts.current is None:
+            await asyncio.sleep(LOOK_SECONDS)
+            members = [peer for peer in self._peers() if peer.role is Role.MEMBER]
+            initialised = [peer.node_id for peer in members if peer.cluster_id]
+            if initialised:
+                await self._join(initialised)
+                quiet_since = loop.time()
+                continue
+            now_waiting = [peer.node_id for peer in members]
+            if now_waiting != waiting:
+                waiting, quiet_since = now_waiting, loop.time()
+            own = self._member().node_id
+            if waiting and own < min(waiting) and loop.time() - quiet_since >= GENESIS_LISTEN_SECONDS:
+                await self.found()
+            elif not waiting and not told and loop.time() - started >= LONE_NOTICE_SECONDS:
+                told = True
+                self._notice("no other node of this key is heard: waiting for one; to begin a cluster here use `shoal up --found`")
+
+    async def _join(self, initialised: list[NodeId]) -> None:
+        for node_id in initialised:
+            try:
+                await self._layouts.join(node_id)
+            except (LinkLost, RequestFailed, TimeoutError, RemoteProtocolError) as error:
+                log.debug("joining has to wait: %s", error)
+            if self._layouts.current is not None:
+                return

@@ -1,0 +1,152 @@
+"""The layout chain of one node: what is in force, persisted before it is acted on.
+
+Owns adoption: records are applied one after another, each checked against its parent, each with what
+must happen at that step (rule E of the entering replica, the carrying over of what is synced). Knows
+nothing of who decides a record (`peer.cluster.founder`) and nothing of how rows are synced (`peer.cluster.sync`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from peer.errors import LinkLost, RequestFailed, Unavailable
+from peer.link import Reply
+from peer.store.rows import RowStore
+from peer.store.system import SystemStore
+from protocol import limits
+from protocol.errors import RemoteProtocolError
+from protocol.identity import NodeId
+from protocol.layout import Layout, follows
+from protocol.messages import Hello, LayoutGet, LayoutIs, Request
+
+PULL_TIMEOUT_SECONDS = 5.0
+
+
+class Peers(Protocol):
+    """Whom a chain can be pulled from (`peer.links.Links`)."""
+
+    def peers(self) -> list[Hello]:
+        """Return the peers that are connected."""
+
+    async def request(self, node_id: NodeId, message: Request, *, timeout_seconds: float) -> Reply:
+        """Ask one of them."""
+
+
+class Layouts:
+    """The layout in force at this node, and how it changes."""
+
+    def __init__(
+        self, node_id: NodeId, system: SystemStore, rows: RowStore, peers: Peers, on_change: Callable[[Layout], None]
+    ) -> None:
+        self.current: Layout | None = None
+        self._node_id = node_id
+        self._system = system
+        self._rows = rows
+        self._peers = peers
+        self._on_change = on_change
+        self._lock = asyncio.Lock()
+
+    @property
+    def version(self) -> int:
+        """The version in force; 0 without a layout."""
+        return self.current.version if self.current is not None else 0
+
+    async def load(self) -> None:
+        """Take up what was persisted."""
+        data = await self._system.latest_layout()
+        if data is not None:
+            self.current = Layout.from_bytes(data)
+
+    async def adopt(self, layout: Layout) -> bool:
+        """Make `layout`, a successor of the current one, the layout in force; False when it is not one (any more).
+
+        Everything that must be durable before the first request is judged by it is durable when this returns.
+        """
+        async with self._lock:
+            parent = self.current
+            if parent is not None and follows(parent, layout) is not None:
+                return False
+            if parent is None and layout.version != 1:
+                return False
+            if parent is not None:
+                await self._quarantine_entering(layout)
+            await self._system.save_layout(layout.version, layout.data)
+            await self._carry_synced(parent, layout)
+            self.current = layout
+        self._on_change(layout)
+        return True
+
+    async def catch_up(self, version: int) -> None:
+        """Pull the chain from connected peers until at least `version` is in force.
+
+        Raises: Unavailable when nobody can give it.
+        """
+        while self.version < version:
+            if not await self._pull_next():
+                raise Unavailable(f"no node that is reachable has layout version {version} yet: try again in a moment")
+
+    async def join(self, first: NodeId) -> None:
+        """Pull a whole chain for the first time, from a peer whose latest layout names this node.
+
+        Raises: LinkLost, RequestFailed, TimeoutError, RemoteProtocolError.
+        """
+        latest = await self._fetch(first, 0)
+        if latest is None or self._node_id not in latest.members:
+            return
+        while self.version < latest.version:
+            layout = await self._fetch(first, self.version + 1)
+            if layout is None or layout.cluster_id != latest.cluster_id or not await self.adopt(layout):
+                return
+
+    async def _pull_next(self) -> bool:
+        wanted = self.version + 1
+        for peer in self._peers.peers():
+            if self.current is None or peer.cluster_id != self.current.cluster_id:
+                continue
+            try:
+                layout = await self._fetch(peer.node_id, wanted)
+            except (LinkLost, RequestFailed, TimeoutError, RemoteProtocolError):
+                continue
+            if layout is not None and (await self.adopt(layout) or self.version >= wanted):
+                return True
+        return False
+
+    async def _fetch(self, node_id: NodeId, version: int) -> Layout | None:
+        message = LayoutGet(int(PULL_TIMEOUT_SECONDS * 1000), version)
+        reply = await self._peers.request(node_id, message, timeout_seconds=PULL_TIMEOUT_SECONDS)
+        answer = reply.message
+        assert isinstance(answer, LayoutIs)
+        return Layout.from_bytes(answer.record) if answer.record else None
+
+    async def _quarantine_entering(self, layout: Layout) -> None:
+        """Rule E: whoever enters a partition sets aside the rows that it kept from an earlier life."""
+        if not layout.is_joint:
+            return
+        entering = [
+            partition
+            for partition in layout.partitions_of(self._node_id)
+            if layout.is_joint_at(partition) and self._node_id not in layout.old_set(partition)
+        ]
+        if entering:
+            await self._rows.quarantine(entering)
+
+    async def _carry_synced(self, parent: Layout | None, layout: Layout) -> None:
+        """Keep what was synced under the parent synced under its successor.
+
+        Not in one commit with the record: a crash between the two makes a partition look unsynced, and it is synced again.
+        """
+        carried = []
+        for partition in layout.partitions_of(self._node_id):
+            stamp = layout.cfg(partition)
+            if parent is None:
+                carried.append(partition)
+            elif parent.cfg(partition) != stamp and not layout.is_joint_at(partition):
+                aborted = self._node_id in parent.old_set(partition) and layout.old_set(partition) == parent.old_set(
+                    partition
+                )
+                if aborted or self._system.synced(partition) == parent.cfg(partition):
+                    carried.append(partition)
+        if carried:
+            await self._system.mark_synced(carried, layout.version)
+
+

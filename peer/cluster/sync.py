@@ -1,0 +1,177 @@
+"""Rule S: an owner of a moving partition pulls its rows from a majority of the fenced old owners before it counts.
+
+Owns which partitions of this node are not synced yet, the pulling, the report to the decider, and the dropping of
+rows of partitions that are no longer here. Runs as one task per node. Knows nothing of chunks: any
+verified copy of a chunk is right, so chunks need none of this.
+
+A replica that a layout completed without (a majority of W was enough) goes on here until it is synced as well: then
+from a majority of the partition's owners.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+
+from peer.cluster.layouts import Layouts, Peers
+from peer.errors import LinkLost, RequestFailed
+from peer.store.rows import RowStore
+from peer.store.system import SystemStore
+from protocol import limits
+from protocol.identity import NodeId, short
+from protocol.layout import Layout
+from protocol.messages import PartitionPull, PulledRows, SyncReport
+from protocol.paths import row_partition
+
+RETRY_SECONDS = 0.5
+"""Pause after a round in which not every source could answer: it has to learn the layout first, or come back."""
+REPORT_SECONDS = 2.0
+"""A report is repeated for as long as the layout is joint: the decider keeps reports in memory only."""
+PULL_TIMEOUT_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Sync:
+    """Brings the partitions of this node up to date."""
+
+    def __init__(
+        self, node_id: NodeId, layouts: Layouts, system: SystemStore, rows: RowStore, peers: Peers
+    ) -> None:
+        self._node_id = node_id
+        self._layouts = layouts
+        self._system = system
+        self._rows = rows
+        self._peers = peers
+        self._wake = asyncio.Event()
+        self._dropped_at = 0
+
+    def wake(self) -> None:
+        """Look again: the layout changed or a peer came up."""
+        self._wake.set()
+
+    def unsynced(self) -> list[int]:
+        """Return the partitions that this node owns and has not synced, in order."""
+        layout = self._layouts.current
+        if layout is None:
+            return []
+        return [
+            partition
+            for partition in layout.partitions_of(self._node_id)
+            if self._system.synced(partition) != layout.cfg(partition) and self._is_new_owner(layout, partition)
+        ]
+
+    async def run(self) -> None:
+        """Sync, report and drop, until cancelled."""
+        while True:
+            layout = self._layouts.current
+            pause: float | None = None
+            if layout is not None:
+                pause = await self._round(layout)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    def _is_new_owner(self, layout: Layout, partition: int) -> bool:
+        target = layout.new_set(partition)
+        return target is None or self._node_id in target
+
+    async def _round(self, layout: Layout) -> float | None:
+        missing = self.unsynced()
+        if missing:
+            await self._pull_missing(layout, missing)
+        complete = not self.unsynced()
+        if layout.is_joint:
+            await self._report(layout)
+            return REPORT_SECONDS if complete else RETRY_SECONDS
+        if complete and self._dropped_at != layout.version:
+            await self._drop_foreign(layout)
+        return None if complete else RETRY_SECONDS
+
+    async def _pull_missing(self, layout: Layout, missing: list[int]) -> None:
+        groups: dict[int, list[int]] = defaultdict(list)
+        for partition in missing:
+            groups[layout.cfg(partition)].append(partition)
+        for stamp, partitions in sorted(groups.items()):
+            await self._pull_group(layout, stamp, partitions)
+
+    async def _pull_group(self, layout: Layout, stamp: int, partitions: list[int]) -> None:
+        heard: dict[int, int] = {}
+        for partition in partitions:
+            own_vote = layout.is_joint_at(partition) and self._node_id in layout.old_set(partition)
+            heard[partition] = 1 if own_vote else 0
+        needed = {partition: len(layout.old_set(partition)) // 2 + 1 for partition in partitions}
+        for peer in self._peers.peers():
+            wanted = [
+                partition
+                for partition in partitions
+                if heard[partition] < needed[partition] and peer.node_id in layout.old_set(partition)
+            ]
+            if wanted and await self._pull_from(peer.node_id, stamp, wanted):
+                for partition in wanted:
+                    heard[partition] += 1
+        done = [partition for partition in partitions if heard[partition] >= needed[partition]]
+        current = self._layouts.current
+        if done and current is not None:
+            still = [partition for partition in done if current.cfg(partition) == stamp]
+            await self._system.mark_synced(still, stamp)
+
+    async def _pull_from(self, source: NodeId, stamp: int, partitions: list[int]) -> bool:
+        bitmap = pack_partitions(partitions)
+        after_partition, after_path = 0, ""
+        while True:
+            message = PartitionPull(int(PULL_TIMEOUT_SECONDS * 1000), stamp, bitmap, after_partition, after_path)
+            try:
+                reply = await self._peers.request(source, message, timeout_seconds=PULL_TIMEOUT_SECONDS)
+            except (LinkLost, RequestFailed, TimeoutError) as error:
+                log.debug("sync from %s has to wait: %s", short(source), error)
+                return False
+            page = reply.message
+            assert isinstance(page, PulledRows)
+            if page.rows:
+                await self._rows.merge(page.rows)
+                after_path = page.rows[-1].path
+                after_partition = row_partition(after_path)
+            if not page.more:
+                return True
+            if not page.rows:
+                return False
+
+    async def _report(self, layout: Layout) -> None:
+        synced = [
+            partition
+            for partition in layout.partitions_of(self._node_id)
+            if layout.is_joint_at(partition)
+            and self._is_new_owner(layout, partition)
+            and self._system.synced(partition) == layout.cfg(partition)
+        ]
+        if not synced:
+            return
+        message = SyncReport(int(PULL_TIMEOUT_SECONDS * 1000), layout.version, pack_partitions(synced))
+        try:
+            await self._peers.request(layout.record.founder, message, timeout_seconds=PULL_TIMEOUT_SECONDS)
+        except (LinkLost, RequestFailed, TimeoutError) as error:
+            log.debug("the report of %d synced partitions has to wait: %s", len(synced), error)
+
+    async def _drop_foreign(self, layout: Layout) -> None:
+        """Drop the rows of partitions that this node owns no more: the new owners are synced, so the old drop last."""
+        owned = frozenset(layout.partitions_of(self._node_id))
+        foreign = [partition for partition in range(limits.PARTITIONS) if partition not in owned]
+        if foreign:
+            await self._rows.drop(foreign)
+        self._dropped_at = layout.version
+
+
+def pack_partitions(partitions: list[int]) -> bytes:
+    """Return a set of partitions as a bitmap of the wire (`protocol.fields.PartitionBitmap`)."""
+    bitmap = bytearray(limits.PARTITIONS // 8)
+    for partition in partitions:
+        bitmap[partition >> 3] |= 1 << (partition & 7)
+    return bytes(bitmap)
+
+
+def unpack_partitions(bitmap: bytes) -> list[int]:
+    """Return the partitions in a bitmap, ascending."""
+    return [partition for partition in range(limits.PARTITIONS) if bitmap[partition >> 3] >> (partition & 7) & 1]

@@ -1,0 +1,335 @@
+"""The one adapter between asyncio and `protocol.connection.Connection`.
+
+Owns the transport, the tasks that answer requests, and the waiting: for a slot, for credit, for the peer to read. Decides
+nothing about the protocol (the connection does) nor about the answers (the owner does). Made by `peer.links.Links` for
+connections of both directions.
+
+Back-pressure, outward: nothing but small control frames is written while the transport asks to pause, and payloads wait for
+credit. Inward: at most REQUESTS_IN_FLIGHT_MAX requests are open, and a payload's credit is given back only when it has been dealt with.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from peer.errors import LinkLost, Refused, RequestFailed, StorageFailed
+from protocol import limits
+from protocol.connection import (
+    AnswerArrived,
+    Closed,
+    Connection,
+    Event,
+    PayloadBudget,
+    PeerHello,
+    RequestArrived,
+    RequestCancelled,
+)
+from protocol.errors import CloseCode, ErrorCode
+from protocol.hashing import Buffer
+from protocol.identity import NodeId, short
+from protocol.messages import Answer, Failure, Hello, LinkKind, Request
+
+Served = Answer | tuple[Answer, Buffer]
+"""What a handler returns: an answer, with a payload where the message has one."""
+
+WRITE_BUFFER_BYTES = 1024 * 1024
+"""Written and not yet taken by the kernel; beyond it the link waits."""
+CLOSE_SECONDS = 1.0
+"""A closing link that cannot write its last frame is cut after so long."""
+
+
+class LinkOwner(Protocol):
+    """Whom a link belongs to (`peer.links.Links`)."""
+
+    def hello(self, kind: LinkKind) -> Hello:
+        """Return the hello of this process."""
+
+    def layout_version(self) -> int:
+        """Return the layout version that failures carry."""
+
+    def link_up(self, link: "Link") -> None:
+        """The peer's hello has arrived and is right; may close the link."""
+
+    def link_down(self, link: "Link", code: CloseCode, reason: str) -> None:
+        """The link has ended. Called once, if `link_up` was."""
+
+    async def serve(self, link: "Link", request: Request, payload: memoryview, deadline: float) -> Served:
+        """Answer a request; `payload` is valid until this returns.
+
+        Raises: Refused, to answer with a failure.
+        """
+
+    def failed(self, error: BaseException) -> None:
+        """A handler has a bug, or the storage failed: this process must stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer. Whoever asked for a payload calls `release` once it is no longer needed."""
+
+    message: Answer
+    payload: memoryview
+    give_back: Callable[[int], None] | None = None
+
+    def release(self) -> None:
+        """Give the payload's credit back to the peer. To be called once."""
+        if self.give_back is not None and len(self.payload):
+            self.give_back(len(self.payload))
+
+
+class Link(asyncio.BufferedProtocol):
+    """One link to one peer."""
+
+    def __init__(
+        self, owner: LinkOwner, kind: LinkKind | None, proven: NodeId, budget: PayloadBudget, *, dialled: bool
+    ) -> None:
+        """Begin a link to the peer that is proven to be `proven`. `kind` is None where the peer has dialled."""
+        self.proven = proven
+        self.dialled = dialled
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._connection = Connection(owner.hello, kind, proven, budget, self._loop.time())
+        self._timer: asyncio.TimerHandle | None = None
+        self._cut_timer: asyncio.TimerHandle | None = None
+        self._up: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._was_up = False
+        self._closed: Closed | None = None
+        self._writable = True
+        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._serving: dict[int, asyncio.Task[None]] = {}
+        self._room_waiters: list[asyncio.Future[None]] = []
+
+    # -- for the owner -------------------------------------------------------
+
+    @property
+    def peer(self) -> Hello:
+        """The peer's hello. Only once the link is up."""
+        assert self._connection.peer is not None
+        return self._connection.peer
+
+    @property
+    def kind(self) -> LinkKind:
+        """What the link carries. Only once the link is up."""
+        assert self._connection.kind is not None
+        return self._connection.kind
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is open on this link in either direction."""
+        return not self._connection.open_requests and not self._connection.open_answers
+
+    async def up(self, timeout_seconds: float) -> None:
+        """Wait for the peer's hello.
+
+        Raises: LinkLost.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await asyncio.shield(self._up)
+        except TimeoutError:
+            self.close(CloseCode.HELLO_TIMEOUT, "no hello in time")
+            raise LinkLost("no hello in time") from None
+
+    async def request(self, message: Request, payload: Buffer = b"", *, timeout_seconds: float) -> Reply:
+        """Ask the peer and return its answer. Waits for room in the window within the timeout.
+
+        Raises: LinkLost (the outcome is not known), RequestFailed (the peer says why), TimeoutError (the peer is told that it need not go on).
+        """
+        async with asyncio.timeout(timeout_seconds):
+            while not (self._writable and self._connection.can_send(len(payload))):
+                await self._room()
+            self._refuse_when_closed()
+            request_id = self._connection.send_request(message, payload)
+            answer: asyncio.Future[Reply] = self._loop.create_future()
+            self._waiting[request_id] = answer
+            self._flush()
+            try:
+                reply = await answer
+            finally:
+                if self._waiting.pop(request_id, None) is not None:
+                    self._connection.cancel(request_id)
+                    self._flush()
+        if isinstance(reply.message, Failure):
+            failure = reply.message
+            raise RequestFailed(failure.code, failure.reason, failure.layout_version)
+        return reply
+
+    def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "") -> None:
+        """End the link. Requests that are open fail with LinkLost."""
+        self._handle(self._connection.close(code, reason))
+
+    async def wait_closed(self) -> None:
+        """Wait until the transport is gone."""
+        await asyncio.shield(self._ended)
+
+    # -- asyncio.BufferedProtocol --------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._flush()
+        self._arm()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next bytes go."""
+        return self._connection.get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take bytes."""
+        self._handle(self._connection.buffer_updated(nbytes, self._loop.time()))
+
+    def eof_received(self) -> bool:
+        """Let the transport close itself."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._handle(self._connection.lost(str(exc) if exc is not None else "the peer closed the connection"))
+        for timer in (self._timer, self._cut_timer):
+            if timer is not None:
+                timer.cancel()
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Stop sending requests and answers."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """Go on sending."""
+        self._writable = True
+        self._tell_room()
+
+    # -- inside --------------------------------------------------------------
+
+    def _handle(self, events: list[Event]) -> None:
+        for event in events:
+            match event:
+                case RequestArrived():
+                    self._begin_serving(event)
+                case AnswerArrived():
+                    self._take_answer(event)
+                case RequestCancelled():
+                    task = self._serving.get(event.request_id)
+                    if task is not None:
+                        task.cancel()
+                case PeerHello():
+                    self._come_up()
+                case Closed():
+                    self._end(event)
+        self._flush()
+        self._tell_room()
+
+    def _come_up(self) -> None:
+        self._was_up = True
+        self._owner.link_up(self)
+        if self._closed is None and not self._up.done():
+            self._up.set_result(None)
+
+    def _take_answer(self, event: AnswerArrived) -> None:
+        answer = self._waiting.pop(event.request_id, None)
+        if answer is not None and not answer.done():
+            answer.set_result(Reply(event.message, event.payload, self._release))
+        elif len(event.payload):
+            self._release(len(event.payload))
+
+    def _release(self, payload_bytes: int) -> None:
+        self._connection.release(payload_bytes)
+        self._flush()
+
+    def _begin_serving(self, event: RequestArrived) -> None:
+        task = self._loop.create_task(self._serve(event))
+        self._serving[event.request_id] = task
+        task.add_done_callback(lambda done: self._served(event.request_id, done))
+
+    def _served(self, request_id: int, task: asyncio.Task[None]) -> None:
+        del self._serving[request_id]
+        if task.cancelled() and self._closed is None:
+            self._connection.send_answer(request_id, self._failure(ErrorCode.CANCELLED, "cancelled by its sender"))
+            self._flush()
+
+    async def _serve(self, event: RequestArrived) -> None:
+        served: Served
+        try:
+            async with asyncio.timeout_at(event.deadline):
+                served = await self._owner.serve(self, event.message, event.payload, event.deadline)
+        except Refused as refused:
+            served = self._failure(refused.code, refused.reason)
+        except TimeoutError:
+            served = self._failure(ErrorCode.DEADLINE, "the deadline passed")
+        except StorageFailed as error:
+            self._owner.failed(error)
+            served = self._failure(ErrorCode.INTERNAL, "the storage of this node failed")
+        except Exception as error:  # noqa: BLE001 - the boundary: a handler's bug must reach the node, and the peer an answer
+            self._owner.failed(error)
+            served = self._failure(ErrorCode.INTERNAL, "this node failed")
+        await self._answer(event.request_id, served)
+
+    async def _answer(self, request_id: int, served: Served) -> None:
+        message, payload = served if isinstance(served, tuple) else (served, b"")
+        while self._closed is None and not (self._writable and self._connection.can_send_payload(len(payload))):
+            await self._room()
+        self._connection.send_answer(request_id, message, payload)
+        self._flush()
+        self._tell_room()
+
+    def _failure(self, code: ErrorCode, reason: str) -> Failure:
+        text = reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")
+        return Failure(code, text, self._owner.layout_version())
+
+    async def _room(self) -> None:
+        self._refuse_when_closed()
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._room_waiters.append(waiter)
+        await waiter
+
+    def _tell_room(self) -> None:
+        waiters, self._room_waiters = self._room_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed is not None:
+            raise LinkLost(f"the link to {short(self.proven)} has ended: {self._closed.reason or self._closed.code.name}")
+
+    def _flush(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            output = self._connection.take_output()
+            if output:
+                self._transport.writelines(output)
+
+    def _arm(self) -> None:
+        deadline = self._connection.next_deadline()
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._handle(self._connection.tick(self._loop.time()))
+        self._arm()
+
+    def _end(self, closed: Closed) -> None:
+        self._closed = closed
+        self._flush()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.close()
+            self._cut_timer = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
+        lost = LinkLost(f"the link to {short(self.proven)} has ended: {closed.reason or closed.code.name}")
+        if not self._up.done():
+            self._up.set_exception(lost)
+            self._up.exception()  # nobody may be waiting
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(lost)
+        self._waiting.clear()
+        for task in list(self._serving.values()):
+            task.cancel()
+        self._tell_room()
+        if self._was_up:
+            self._was_up = False
+            self._owner.link_down(self, closed.code, closed.reason)

@@ -1,0 +1,457 @@
+"""The node: one member of a cluster, put together from its parts.
+
+Owns the lifetime of the parts and of their tasks, who may link to this node, and which part answers which
+request. Decides nothing itself: links (`peer.links`), membership and layout (`peer.cluster`), rows and chunks (`peer.files`,
+`peer.store`), copies (`peer.care`). The same class runs on a machine and in a simulation.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+
+from peer.care.sweep import Sweep
+from peer.cluster.explorer import Explorer
+from peer.cluster.founder import Founder
+from peer.cluster.genesis import Genesis
+from peer.cluster.layouts import Layouts
+from peer.cluster.liveness import Liveness
+from peer.cluster.sync import Sync, unpack_partitions
+from peer.config import NodeConfig
+from peer.errors import LinkLost, Refused, RequestFailed, Unavailable
+from peer.files.chunk_service import ChunkService
+from peer.files.row_service import RowService
+from peer.link import Reply, Served
+from peer.links import Links
+from peer.seams import Announcement, Compute, Entropy, Env, Listener, WallClock
+from peer.store.chunks import ChunkStore
+from peer.store.home import Home
+from peer.store.rows import RowStore
+from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
+from protocol.hashing import Buffer
+from protocol.identity import NodeId, short
+from protocol.layout import Layout, Member, weight_of
+from protocol.messages import (
+    ChunkGet,
+    ChunkPut,
+    ChunksHave,
+    Done,
+    Hello,
+    LayoutAnnounce,
+    LayoutGet,
+    LayoutIs,
+    LinkKind,
+    ListFetch,
+    PartitionPull,
+    PeerInfo,
+    Peers,
+    PeersGet,
+    PeerStatus,
+    Request,
+    Role,
+    RowFetch,
+    RowMerge,
+    RowPublish,
+    Status,
+    StatusGet,
+    SyncReport,
+)
+
+PROTOCOL_VERSION = 1
+ANNOUNCE_TIMEOUT_SECONDS = 5.0
+NOTICES_MAX = 16
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The node belongs to a cluster and serves."""
+
+    name: str
+    node_id: NodeId
+    address: str
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class MembersChanged:
+    """A layout with another number of members is in force."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that a person should know, in one line."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRefused:
+    """Every typed address refuses this node's key."""
+
+
+NodeEvent = Ready | MembersChanged | Notice | KeyRefused
+
+
+class Node:
+    """One node of a cluster."""
+
+    def __init__(self, config: NodeConfig, env: Env, home: Home, on_event: Callable[[NodeEvent], None]) -> None:
+        self.config = config
+        self.node_id = env.network.node_id
+        self.name = config.name
+        self.entropy: Entropy = env.entropy
+        self.wall_clock: WallClock = env.wall_clock
+        self.compute: Compute = env.compute
+        self.links = Links(env.network, self)
+        self.liveness = Liveness(self.node_id, self.links.peers)
+        self._env = env
+        self._home = home
+        self._on_event = on_event
+        self._notices: list[str] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._members_told = 0
+        self._capacity_bytes = config.capacity_bytes
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Open the stores, listen, and begin to look for the others.
+
+        Raises: ConnectFailed (the address is taken), StoreCorrupt, StorageFailed.
+        """
+        loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[None] = loop.create_future()
+        self._started_at = loop.time()
+        storage = self._env.storage
+        self.system = self._home.system
+        self.rows = RowStore(await storage.open_kv("ns"))
+        await self.rows.open()
+        self.chunks = ChunkStore(storage.disk, storage, self.compute)
+        await self.chunks.open()
+        if not self._capacity_bytes:
+            self._capacity_bytes = (await storage.disk.space())[0]
+        self.layouts = Layouts(self.node_id, self.system, self.rows, self, self._layout_changed)
+        await self.layouts.load()
+        self.sync = Sync(self.node_id, self.layouts, self.system, self.rows, self)
+        self.decider = Founder(self.node_id, self.layouts, self.liveness, self._is_empty)
+        self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.liveness.is_alive)
+        self.row_service = RowService(self, self.rows, self.system)
+        self.chunk_service = ChunkService(self, self.chunks)
+        self._listener: Listener = await self._env.network.listen(self.config.listen, self.links.accept)
+        self.addresses = tuple(self._listener.addresses)
+        self.explorer = Explorer(
+            self.links, self._env.discovery, self.system, self.entropy, self.config.join, self._is_member
+        )
+        self.liveness.start()
+        self.explorer.start(self.addresses)
+        genesis = Genesis(self.layouts, self.entropy, self._own_member, self.links.peers, self._notice)
+        if self.layouts.current is not None:
+            self._layout_changed(self.layouts.current)
+        elif self.config.found and not self.system.was_member:
+            await genesis.found()
+        else:
+            self._spawn(genesis.run())
+        await self._env.discovery.announce(Announcement(self.node_id, self.addresses))
+        self._spawn(self.explorer.run_hints())
+        self._spawn(self.explorer.run_known())
+        self._spawn(self.sync.run())
+        self._spawn(self.decider.run())
+        self._spawn(self.sweep.run())
+        self._spawn(self._watch_key())
+
+    async def stop(self) -> None:
+        """Stop serving, say goodbye and release the data folder."""
+        self._stopping = True
+        await self._env.discovery.close()
+        await self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.explorer.close()
+        await self.links.close()
+        await self.rows.close()
+        await self.chunks.close()
+        await self.system.close()
+        await self._env.storage.close()
+
+    # -- Access (peer.files) and Peers (peer.cluster) ------------------------
+
+    @property
+    def layout(self) -> Layout:
+        """The layout in force.
+
+        Raises: Refused while this node belongs to no cluster.
+        """
+        layout = self.layouts.current
+        if layout is None:
+            raise Refused(ErrorCode.NO_CLUSTER, "this node belongs to no cluster yet")
+        return layout
+
+    def peers(self) -> list[Hello]:
+        """Return the peers that are connected."""
+        return self.links.peers()
+
+    async def request(
+        self, node_id: NodeId, message: Request, payload: Buffer = b"", *, timeout_seconds: float
+    ) -> Reply:
+        """Ask a node, this one included.
+
+        Raises: LinkLost, RequestFailed, TimeoutError.
+        """
+        if node_id != self.node_id:
+            return await self.links.request(node_id, message, payload, timeout_seconds=timeout_seconds)
+        async with asyncio.timeout(timeout_seconds) as limit:
+            deadline = limit.when()
+            assert deadline is not None
+            served = await self.serve(self.hello(LinkKind.CTL), message, memoryview(payload), deadline)
+        answer, data = served if isinstance(served, tuple) else (served, b"")
+        return Reply(answer, memoryview(data))
+
+    async def catch_up(self, version: int) -> None:
+        """Learn the layout at least this new.
+
+        Raises: Unavailable.
+        """
+        await self.layouts.catch_up(version)
+
+    def preferred(self, nodes: Sequence[NodeId]) -> list[NodeId]:
+        """Return `nodes` with those that seem to be there first, this node before all."""
+        return sorted(nodes, key=lambda node: (node != self.node_id, not self.liveness.is_alive(node)))
+
+    def recently_refused(self, node_id: NodeId) -> bool:
+        """Return whether a direct try of the last moments failed."""
+        return self.links.recently_refused(node_id)
+
+    def copies_missed(self) -> None:
+        """A write ended with fewer copies than wanted: sweep soon."""
+        self.sweep.wake()
+
+    # -- LinksHost -----------------------------------------------------------
+
+    def hello(self, kind: LinkKind) -> Hello:
+        """Return what this node says of itself."""
+        layout = self.layouts.current
+        return Hello(
+            version_lowest=PROTOCOL_VERSION,
+            version_highest=PROTOCOL_VERSION,
+            features=0,
+            link=kind,
+            role=Role.MEMBER,
+            node_id=self.node_id,
+            boot=self.system.boot,
+            cluster_id=layout.cluster_id if layout is not None else b"",
+            layout_version=layout.version if layout is not None else 0,
+            layout_digest=layout.digest if layout is not None else b"",
+            name=self.name,
+            zone=self.config.zone,
+            capacity_bytes=self._capacity_bytes,
+            addresses=self.addresses,
+            optional={},
+        )
+
+    def layout_version(self) -> int:
+        """Return the layout version in force."""
+        return self.layouts.version
+
+    def admit(self, peer: Hello) -> tuple[CloseCode, str] | None:
+        """Refuse members of another cluster, visibly."""
+        layout = self.layouts.current
+        if layout is None or peer.role is Role.CLIENT or peer.cluster_id in (b"", layout.cluster_id):
+            return None
+        self._notice(
+            f"node {peer.name} ({short(peer.node_id)}) has the same key but belongs to another cluster "
+            f"({short(peer.cluster_id)}, this is {short(layout.cluster_id)}): nothing crosses; give one of the two a key of its own"
+        )
+        return CloseCode.FOREIGN_CLUSTER, f"this node belongs to cluster {short(layout.cluster_id)}"
+
+    def peer_up(self, peer: Hello) -> None:
+        """Exchange peers and layouts with whom a link has come up."""
+        if peer.role is not Role.MEMBER:
+            return
+        self.liveness.peer_up(peer.node_id)
+        self.explorer.keep(peer.node_id)
+        self._spawn(self._greet(peer))
+        self.sync.wake()
+        self.sweep.wake()
+
+    def peer_down(self, node_id: NodeId) -> None:
+        """Note that a peer is gone."""
+        if self.liveness.is_alive(node_id):
+            self.liveness.peer_down(node_id)
+
+    async def serve(self, peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
+        """Answer a request.
+
+        Raises: Refused.
+        """
+        match request:
+            case RowPublish():
+                return await self.row_service.publish(request, deadline)
+            case RowMerge():
+                return await self.row_service.merge(request)
+            case RowFetch():
+                return await self.row_service.fetch(request)
+            case ListFetch():
+                return await self.row_service.list(request)
+            case ChunkPut():
+                return await self.chunk_service.put(request, payload, deadline)
+            case ChunkGet():
+                return await self.chunk_service.get(request)
+            case ChunksHave():
+                return await self.chunk_service.have(request)
+            case PeersGet():
+                return self._known_peers()
+            case LayoutGet():
+                return await self._layout_record(request.version)
+            case StatusGet():
+                return await self._status()
+        if peer.role is not Role.MEMBER:
+            raise Refused(ErrorCode.UNSUPPORTED, "only members may ask this")
+        match request:
+            case PartitionPull():
+                return await self.row_service.pull(request)
+            case LayoutAnnounce():
+                self._spawn(self._hear_of_layout(peer.node_id, request.cluster_id, request.version))
+                return Done()
+            case SyncReport():
+                self.decider.take_report(peer.node_id, request.version, unpack_partitions(request.partitions))
+                return Done()
+        raise Refused(ErrorCode.UNSUPPORTED, "this node does not serve that request")
+
+    def fail(self, error: BaseException) -> None:
+        """Stop this node: its storage failed, or it has a bug."""
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+    # -- inside --------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        if self._stopping:
+            work.close()
+            return
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.append(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self.fail(error)
+
+    def _own_member(self) -> Member:
+        return Member(
+            self.node_id, self.name, self.config.zone, weight_of(self._capacity_bytes), self.addresses
+        )
+
+    def _is_member(self, node_id: NodeId) -> bool:
+        layout = self.layouts.current
+        return layout is not None and node_id in layout.members
+
+    def _is_empty(self) -> bool:
+        return self.rows.count == 0 and self.chunks.count == 0
+
+    def _notice(self, text: str) -> None:
+        if text in self._notices:
+            return
+        self._notices = [*self._notices, text][-NOTICES_MAX:]
+        self._on_event(Notice(text))
+
+    def _layout_changed(self, layout: Layout) -> None:
+        for node_id, member in layout.members.items():
+            if node_id == self.node_id:
+                continue
+            if not self.links.addresses(node_id):
+                self.links.learn_addresses(node_id, member.addresses)
+            self.explorer.keep(node_id)
+        foreign = [
+            peer.node_id for peer in self.links.peers() if peer.cluster_id not in (b"", layout.cluster_id)
+        ]
+        self.links.close_peers(foreign, CloseCode.FOREIGN_CLUSTER, "another cluster of the same key")
+        members = len(layout.members)
+        if self.node_id in layout.members and not layout.is_joint and members != self._members_told:
+            if self._members_told == 0:
+                self._on_event(Ready(self.name, self.node_id, self.addresses[0], members))
+            else:
+                self._on_event(MembersChanged(self._members_told, members))
+            self._members_told = members
+        self._spawn(self._announce(layout))
+        self.sync.wake()
+        self.sweep.wake()
+
+    async def _announce(self, layout: Layout) -> None:
+        message = LayoutAnnounce(
+            int(ANNOUNCE_TIMEOUT_SECONDS * 1000), layout.cluster_id, layout.version, layout.digest
+        )
+        peers = [peer.node_id for peer in self.links.peers() if peer.role is Role.MEMBER]
+        await asyncio.gather(*(self._tell(node_id, message) for node_id in peers))
+
+    async def _tell(self, node_id: NodeId, message: Request) -> None:
+        try:
+            await self.links.request(node_id, message, timeout_seconds=ANNOUNCE_TIMEOUT_SECONDS)
+        except (LinkLost, RequestFailed, TimeoutError) as error:
+            log.debug("%s hears of the layout later: %s", short(node_id), error)
+
+    async def _greet(self, peer: Hello) -> None:
+        await self.system.remember_peer(peer.node_id, peer.name, peer.addresses)
+        await self._hear_of_layout(peer.node_id, peer.cluster_id, peer.layout_version)
+        await self.explorer.exchange(peer.node_id)
+
+    async def _hear_of_layout(self, node_id: NodeId, cluster_id: bytes, version: int) -> None:
+        """A peer has a layout: catch up if it is ours, join if it names this node, refuse if it is foreign."""
+        layout = self.layouts.current
+        try:
+            if layout is None and version:
+                await self.layouts.join(node_id)
+            elif layout is not None and cluster_id == layout.cluster_id and version > layout.version:
+                await self.layouts.catch_up(version)
+        except (LinkLost, RequestFailed, TimeoutError, Unavailable, RemoteProtocolError) as error:
+            log.debug("layout version %d of %s has to wait: %s", version, short(node_id), error)
+
+    async def _watch_key(self) -> None:
+        while self.layouts.current is None:
+            await asyncio.sleep(1.0)
+            if self.explorer.every_typed_address_refuses_the_key() and not self.links.peers():
+                self._on_event(KeyRefused())
+                return
+
+    def _known_peers(self) -> Peers:
+        own = PeerInfo(self.node_id, self.name, self.addresses)
+        others = [
+            PeerInfo(peer.node_id, peer.name, peer.addresses) for peer in self.links.peers() if peer.role is Role.MEMBER
+        ]
+        return Peers((own, *others))
+
+    async def _layout_record(self, version: int) -> LayoutIs:
+        data = await (self.system.layout(version) if version else self.system.latest_layout())
+        return LayoutIs(data if data is not None else b"")
+
+    async def _status(self) -> Status:
+        layout = self.layouts.current
+        _, free = await self._env.storage.disk.space()
+        peers = [peer.node_id for peer in self.links.peers() if peer.role is Role.MEMBER]
+        members = layout.members if layout is not None else {}
+        seen = sorted({*peers, *members} - {self.node_id})
+        return Status(
+            node_id=self.node_id,
+            name=self.name,
+            cluster_id=layout.cluster_id if layout is not None else b"",
+            layout_version=layout.version if layout is not None else 0,
+            uptime_seconds=int(asyncio.get_running_loop().time() - self._started_at),
+            chunks=self.chunks.count,
+            chunk_bytes=self.chunks.bytes,
+            rows=self.rows.count,
+            capacity_bytes=self._capacity_bytes,
+            free_bytes=free,
+            corrupt_chunks=self.chunks.corrupt,
+            owed_chunks=self.sweep.owed_chunks,
+            unsynced_partitions=len(self.sync.unsynced()),
+            peers=tuple(PeerStatus(node_id, self.liveness.is_alive(node_id)) for node_id in seen),
+            notices=tuple(self._notices),
+        )

@@ -1,0 +1,198 @@
+"""A client's side of the cluster: links to members, the layout, and nothing that lasts.
+
+Owns how a client finds its way in (a few addresses, then whom those know) and how it keeps a layout. It proves itself with an
+ephemeral certificate and says `role=client`: it is never placed, counted or dialled. `peer.client.Client` does the work over it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from peer.config import DIAL_TIMEOUT_SECONDS
+from peer.errors import ConnectFailed, LinkLost, NotAllowed, Refused, RequestFailed, Unavailable
+from peer.link import Reply, Served
+from peer.links import Links
+from peer.seams import ClientEnv
+from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
+from protocol.hashing import Buffer
+from protocol.identity import NodeId
+from protocol.layout import Layout
+from protocol.messages import Hello, LayoutGet, LayoutIs, LinkKind, Peers, PeersGet, Request, Role
+
+ASK_TIMEOUT_SECONDS = 5.0
+CONNECT_RETRY_SECONDS = 0.2
+
+
+class Session:
+    """Access to a cluster for one client process."""
+
+    def __init__(self, env: ClientEnv, name: str) -> None:
+        self.name = name
+        self.node_id = env.network.node_id
+        self.entropy = env.entropy
+        self.wall_clock = env.wall_clock
+        self.compute = env.compute
+        self.links = Links(env.network, self)
+        self._layout: Layout | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """The newest layout that this session has seen."""
+        assert self._layout is not None
+        return self._layout
+
+    async def connect(self, addresses: Sequence[str], *, timeout_seconds: float) -> None:
+        """Reach one of `addresses` that belongs to a cluster, and learn the layout and where its members listen.
+
+        Raises: NotAllowed when every address refuses the key, Unavailable otherwise.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + timeout_seconds
+        while True:
+            faults = []
+            wrong_keys = 0
+            for address in addresses:
+                try:
+                    peer = await self.links.meet(address)
+                    await self._enter(peer.node_id)
+                except ConnectFailed as error:
+                    wrong_keys += error.wrong_key
+                    faults.append(str(error))
+                except (LinkLost, RequestFailed, TimeoutError, RemoteProtocolError) as error:
+                    faults.append(f"{address}: {error}")
+                else:
+                    return
+            if addresses and wrong_keys == len(addresses):
+                raise NotAllowed(f"{', '.join(addresses)} refuses this key: use the key of its cluster")
+            if loop.time() >= give_up_at:
+                reason = "; ".join(faults) or "no address is known"
+                raise Unavailable(f"no node can be reached ({reason}): is one running? start it with `shoal up`")
+            await asyncio.sleep(CONNECT_RETRY_SECONDS)
+
+    async def close(self) -> None:
+        """Close all links."""
+        await self.links.close()
+
+    async def request(
+        self, node_id: NodeId, message: Request, payload: Buffer = b"", *, timeout_seconds: float
+    ) -> Reply:
+        """Ask a member.
+
+        Raises: LinkLost, RequestFailed, TimeoutError.
+        """
+        return await self.links.request(node_id, message, payload, timeout_seconds=timeout_seconds)
+
+    async def catch_up(self, version: int) -> None:
+        """Learn the layout at least this new from any member.
+
+        Raises: Unavailable.
+        """
+        for node_id in self.preferred(sorted(self.layout.members)):
+            if self.layout.version >= version:
+                return
+            try:
+                await self._learn_layout(node_id)
+            except (LinkLost, RequestFailed, TimeoutError, RemoteProtocolError):
+                continue
+        if self.layout.version < version:
+            raise Unavailable(f"no node that can be reached has layout version {version} yet: try again in a moment")
+
+    def preferred(self, nodes: Sequence[NodeId]) -> list[NodeId]:
+        """Return `nodes` with the connected ones first, and last those that a moment ago could not be reached."""
+        return sorted(nodes, key=lambda node: (self.links.recently_refused(node), self.links.peer(node) is None))
+
+    def recently_refused(self, node_id: NodeId) -> bool:
+        """Return whether a direct try of the last moments failed."""
+        return self.links.recently_refused(node_id)
+
+    # -- LinksHost -----------------------------------------------------------
+
+    def hello(self, kind: LinkKind) -> Hello:
+        """Return what a client says of itself."""
+        return Hello(
+            version_lowest=1,
+            version_highest=1,
+            features=0,
+            link=kind,
+            role=Role.CLIENT,
+            node_id=self.node_id,
+            boot=0,
+            cluster_id=b"",
+            layout_version=0,
+            layout_digest=b"",
+            name=self.name,
+            zone="",
+            capacity_bytes=0,
+            addresses=(),
+            optional={},
+        )
+
+    def layout_version(self) -> int:
+        """Return the layout version that this session knows."""
+        return self._layout.version if self._layout is not None else 0
+
+    def admit(self, peer: Hello) -> tuple[CloseCode, str] | None:
+        """Refuse nodes of another cluster once one is known."""
+        if self._layout is None or peer.cluster_id in (b"", self._layout.cluster_id):
+            return None
+        return CloseCode.FOREIGN_CLUSTER, "this client talks to another cluster"
+
+    def peer_up(self, peer: Hello) -> None:
+        """Nothing follows: a client keeps no view of who is there."""
+
+    def peer_down(self, node_id: NodeId) -> None:
+        """Nothing follows."""
+
+    async def serve(self, peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
+        """Refuse: a client serves nothing."""
+        raise Refused(ErrorCode.UNSUPPORTED, "a client serves nothing")
+
+    def fail(self, error: BaseException) -> None:
+        """A bug below a link: it must not stay hidden."""
+        raise error
+
+    # -- inside --------------------------------------------------------------
+
+    async def _enter(self, node_id: NodeId) -> None:
+        await self._learn_layout(node_id)
+        if self._layout is None:
+            raise LinkLost("it belongs to no cluster yet")
+        for member_id, member in self._layout.members.items():
+            if not self.links.addresses(member_id):
+                self.links.learn_addresses(member_id, member.addresses)
+        message = PeersGet(int(ASK_TIMEOUT_SECONDS * 1000))
+        reply = await self.links.request(node_id, message, timeout_seconds=ASK_TIMEOUT_SECONDS)
+        answer = reply.message
+        assert isinstance(answer, Peers)
+        for info in answer.peers:
+            self.links.learn_addresses(info.node_id, info.addresses)
+
+    async def _learn_layout(self, node_id: NodeId) -> None:
+        message = LayoutGet(int(ASK_TIMEOUT_SECONDS * 1000), 0)
+        reply = await self.links.request(node_id, message, timeout_seconds=ASK_TIMEOUT_SECONDS)
+        answer = reply.message
+        assert isinstance(answer, LayoutIs)
+        if not answer.record:
+            return
+        layout = Layout.from_bytes(answer.record)
+        if self._layout is None or (
+            layout.cluster_id == self._layout.cluster_id and layout.version > self._layout.version
+        ):
+            self._layout = layout
+
+
+async def connect(env: ClientEnv, addresses: Sequence[str], *, name: str, timeout_seconds: float) -> Session:
+    """Return a session with the cluster that one of `addresses` belongs to.
+
+    Raises: NotAllowed, Unavailable.
+    """
+    session = Session(env, name)
+    try:
+        async with asyncio.timeout(timeout_seconds + DIAL_TIMEOUT_SECONDS):
+            await session.connect(addresses, timeout_seconds=timeout_seconds)
+    except TimeoutError:
+        await session.close()
+        raise Unavailable(f"none of {', '.join(addresses)} answered within {timeout_seconds:.0f} s") from None
+    except (NotAllowed, Unavailable):
+        await session.close()
+        raise
+    return session

@@ -1,0 +1,343 @@
+"""Layout records: who owns which partition, and how one record may follow another.
+
+Theory of operation
+-------------------
+The layout is a chain of records, one per version. Each partition is `stable(S)` or, while it moves, `joint(O, W)`: then every namespace
+read, write and repair needs a majority of O *and* a majority of W, never of the union, until the owners in W have synced (rules J and S).
+The steps are stable(S) -> joint(S, W), then joint(O, W) -> stable(W), or -> stable(O) when the move is taken back. One record moves all
+partitions that change at once: it is joint as a whole, and a partition is joint in it where its row differs between the two tables.
+
+`cfg[p]` is the version at which the state of p last changed. Every namespace request carries it as its stamp, and a replica
+serves only the stamp that is its own: that is the fence (rule F) that makes arbitrarily stale coordinators harmless.
+
+Owns the record, its validity, and the three transitions. Knows nothing of who decides one, nor of time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Annotated, Final
+
+from protocol import limits
+from protocol.codec import decode, encode
+from protocol.errors import CloseCode, RemoteProtocolError
+from protocol.fields import U8, U32, AddressesField, Binary, ClusterIdField, Items, NameField, NodeIdField, OptionalDigest
+from protocol.hashing import CONTEXT_LAYOUT, derived_hash
+from protocol.identity import CLUSTER_ID_BYTES, ClusterId, NodeId
+from protocol.placement import Row, Site, next_table, preference
+
+REPLICATION: Final = 3
+"""R: copies of a chunk."""
+WEIGHT_MAX: Final = 1 << 16
+_PARTITIONS: Final = limits.PARTITIONS
+_TABLE_BYTES_MAX: Final = _PARTITIONS * limits.REPLICAS_MAX
+_GIB: Final = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member, as the layout knows it."""
+
+    node_id: NodeIdField
+    name: NameField
+    zone: NameField
+    weight: U32
+    """Share of the data relative to the others, from 1 to WEIGHT_MAX."""
+    addresses: AddressesField
+    """Where it listened when it was admitted: a first hint, not the truth."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutRecord:
+    """One version of the layout, as it travels and as it is stored."""
+
+    cluster_id: ClusterIdField
+    version: U32
+    parent: OptionalDigest
+    """Digest of the record before; empty in version 1."""
+    part_power: U8
+    replication: U8
+    founder: NodeIdField
+    members: Annotated[tuple[Member, ...], Items(limits.MEMBERS_MAX)]
+    """In ascending order of id; the tables point into it."""
+    old_columns: U8
+    old_table: Annotated[bytes, Binary(_PARTITIONS, _TABLE_BYTES_MAX)]
+    """Row p is bytes p * columns to (p + 1) * columns: indexes into `members`, preferred owner first."""
+    new_columns: U8
+    """0 while the layout is stable."""
+    new_table: Annotated[bytes, Binary(0, _TABLE_BYTES_MAX)]
+    cfg: Annotated[bytes, Binary(4 * _PARTITIONS, 4 * _PARTITIONS)]
+    """Four bytes, big-endian, per partition."""
+
+
+class Layout:
+    """A valid record, ready to be asked. Immutable."""
+
+    def __init__(self, record: LayoutRecord) -> None:
+        """Wrap a record that is known to be valid; from elsewhere use `from_bytes`."""
+        self.record = record
+        self.version = record.version
+        self.cluster_id = ClusterId(record.cluster_id)
+        self.is_joint = record.new_columns > 0
+        self.members: dict[NodeId, Member] = {member.node_id: member for member in record.members}
+        self._ids = [member.node_id for member in record.members]
+        self._sites = [Site(member.node_id, member.weight, member.zone) for member in record.members]
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Layout":
+        """Return the layout of an encoded record.
+
+        Raises: RemoteProtocolError.
+        """
+        record = decode(LayoutRecord, data)
+        fault = _record_fault(record)
+        if fault is not None:
+            raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"layout record: {fault}")
+        layout = cls(record)
+        layout.data = bytes(data)
+        return layout
+
+    @cached_property
+    def data(self) -> bytes:
+        """The encoded record."""
+        return encode(self.record)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What identifies the record."""
+        return derived_hash(CONTEXT_LAYOUT, self.data, 16)
+
+    def cfg(self, partition: int) -> int:
+        """Return the version at which the state of `partition` last changed: the stamp of its requests."""
+        return int.from_bytes(self.record.cfg[4 * partition : 4 * partition + 4], "big")
+
+    def is_joint_at(self, partition: int) -> bool:
+        """Return whether `partition` is moving."""
+        return self.is_joint and self._row(partition, new=False) != self._row(partition, new=True)
+
+    @cached_property
+    def joint_partitions(self) -> tuple[int, ...]:
+        """The partitions that are moving, ascending."""
+        return tuple(p for p in range(_PARTITIONS) if self.is_joint_at(p))
+
+    def old_set(self, partition: int) -> Row:
+        """Return S of a stable partition, O of a joint one."""
+        return self._owners(self._row(partition, new=False))
+
+    def new_set(self, partition: int) -> Row | None:
+        """Return W of a joint partition, None for a stable one."""
+        return self._owners(self._row(partition, new=True)) if self.is_joint_at(partition) else None
+
+    def replica_sets(self, partition: int) -> tuple[Row, ...]:
+        """Return the sets of which a majority *each* is needed: (S,) or (O, W)."""
+        new = self.new_set(partition)
+        return (self.old_set(partition),) if new is None else (self.old_set(partition), new)
+
+    def replicas(self, partition: int) -> Row:
+        """Return every replica of `partition` once, those of O first."""
+        return tuple(dict.fromkeys(owner for owners in self.replica_sets(partition) for owner in owners))
+
+    def homes(self, partition: int) -> Row:
+        """Return where the chunks of `partition` belong: the first R owners, of W where it moves."""
+        return self.replica_sets(partition)[-1][: self.record.replication]
+
+    def fallbacks(self, partition: int) -> list[NodeId]:
+        """Return every member that is no home, in the order in which `partition` prefers them."""
+        homes = self.homes(partition)
+        return [node_id for node_id in preference(partition, self._sites) if node_id not in homes]
+
+    def partitions_of(self, node_id: NodeId) -> tuple[int, ...]:
+        """Return the partitions that `node_id` is a replica of, in either set, ascending."""
+        owned = self._owned.get(node_id)
+        if owned is None:
+            owned = self._owned[node_id] = self._find_owned(node_id)
+        return owned
+
+    @property
+    def copies_wanted(self) -> int:
+        """Copies of a chunk, and machines with a row, that a write aims at: min(R, N)."""
+        return min(self.record.replication, len(self.members))
+
+    @property
+    def copies_needed(self) -> int:
+        """Copies under which nothing is ever acknowledged: min(R, floor(M/2) + 1), from the layout alone."""
+        columns = max(self.record.old_columns, self.record.new_columns)
+        return min(self.record.replication, columns // 2 + 1)
+
+    @cached_property
+    def _owned(self) -> dict[NodeId, tuple[int, ...]]:
+        return {}
+
+    def _row(self, partition: int, *, new: bool) -> bytes:
+        record = self.record
+        if new:
+            return record.new_table[partition * record.new_columns : (partition + 1) * record.new_columns]
+        return record.old_table[partition * record.old_columns : (partition + 1) * record.old_columns]
+
+    def _owners(self, row: bytes) -> Row:
+        return tuple(self._ids[index] for index in row)
+
+    def _find_owned(self, node_id: NodeId) -> tuple[int, ...]:
+        if node_id not in self.members:
+            return ()
+        index = self._ids.index(node_id)
+        owned = []
+        for partition in range(_PARTITIONS):
+            if index in self._row(partition, new=False) or (self.is_joint and index in self._row(partition, new=True)):
+                owned.append(partition)
+        return tuple(owned)
+
+
+def weight_of(capacity_bytes: int) -> int:
+    """Return the weight of a node that offers so much: GiB, at least 1."""
+    return max(1, min(WEIGHT_MAX, capacity_bytes // _GIB))
+
+
+def genesis(cluster_id: ClusterId, member: Member) -> Layout:
+    """Return version 1: everything belongs to the founder."""
+    return Layout(
+        LayoutRecord(
+            cluster_id=cluster_id,
+            version=1,
+            parent=b"",
+            part_power=limits.PART_POWER,
+            replication=REPLICATION,
+            founder=member.node_id,
+            members=(member,),
+            old_columns=1,
+            old_table=bytes(_PARTITIONS),
+            new_columns=0,
+            new_table=b"",
+            cfg=(1).to_bytes(4, "big") * _PARTITIONS,
+        )
+    )
+
+
+def propose(layout: Layout, members: Sequence[Member]) -> Layout | None:
+    """Return the step from a stable layout towards `members`: joint where owners change, stable where only
+    names, zones or addresses do, None where nothing does.
+    """
+    assert not layout.is_joint and members
+    ordered = tuple(sorted(members, key=lambda member: member.node_id))
+    sites = [Site(member.node_id, member.weight, member.zone) for member in ordered]
+    homes = min(layout.record.replication, len(ordered))
+    columns = min(2 * layout.record.replication - 1, len(ordered))
+    old = [layout.old_set(partition) for partition in range(_PARTITIONS)]
+    new = next_table(old, sites, homes, columns)
+    if new == old:
+        if ordered == layout.record.members:
+            return None
+        return _successor(layout, ordered, old, None)
+    everyone = {member.node_id: member for member in (*layout.record.members, *ordered)}
+    return _successor(layout, tuple(everyone[node_id] for node_id in sorted(everyone)), old, new)
+
+
+def complete(layout: Layout) -> Layout:
+    """Return the stable layout of W. The caller knows that a majority of every W has synced."""
+    return _settle(layout, new=True)
+
+
+def abort(layout: Layout) -> Layout:
+    """Return the stable layout of O: everything acknowledged meanwhile is on a majority of it as well."""
+    return _settle(layout, new=False)
+
+
+def follows(parent: Layout, child: Layout) -> str | None:
+    """Return why `child` is no legal successor of `parent`, or None."""
+    if child.cluster_id != parent.cluster_id:
+        return "another cluster"
+    if child.version != parent.version + 1 or child.record.parent != parent.digest:
+        return "not the next version"
+    if (child.record.part_power, child.record.replication) != (parent.record.part_power, parent.record.replication):
+        return "partitions or replication changed"
+    if child.record.founder != parent.record.founder:
+        return "the founder changed"
+    if parent.is_joint and child.is_joint:
+        return "a joint layout is completed or taken back before the next one"
+    origin = [parent.replica_sets(partition) for partition in range(_PARTITIONS)]
+    result = [child.replica_sets(partition) for partition in range(_PARTITIONS)]
+    if parent.is_joint:
+        takes_new = [sets[-1:] for sets in origin]
+        takes_old = [sets[:1] for sets in origin]
+        if result not in (takes_new, takes_old):
+            return "a joint layout becomes stable in all of O or all of W"
+    elif any(sets[0] != before[0] for sets, before in zip(result, origin, strict=True)):
+        return "the old owners are not those of the layout before"
+    for partition in range(_PARTITIONS):
+        changed = result[partition] != origin[partition]
+        expected = child.version if changed else parent.cfg(partition)
+        if child.cfg(partition) != expected:
+            return f"cfg[{partition}] is not the version at which its state last changed"
+    return None
+
+
+def _settle(layout: Layout, *, new: bool) -> Layout:
+    assert layout.is_joint
+    table = [layout.replica_sets(partition)[-1 if new else 0] for partition in range(_PARTITIONS)]
+    used = {owner for row in table for owner in row}
+    members = tuple(member for member in layout.record.members if member.node_id in used)
+    return _successor(layout, members, table, None)
+
+
+def _successor(
+    layout: Layout, members: tuple[Member, ...], old: Sequence[Row], new: Sequence[Row] | None
+) -> Layout:
+    index = {member.node_id: position for position, member in enumerate(members)}
+    version = layout.version + 1
+    cfg = []
+    for partition in range(_PARTITIONS):
+        sets: tuple[Row, ...] = (old[partition],)
+        if new is not None and new[partition] != old[partition]:
+            sets = (old[partition], new[partition])
+        cfg.append(version if sets != layout.replica_sets(partition) else layout.cfg(partition))
+    record = replace(
+        layout.record,
+        version=version,
+        parent=layout.digest,
+        members=members,
+        old_columns=len(old[0]),
+        old_table=bytes(index[owner] for row in old for owner in row),
+        new_columns=len(new[0]) if new is not None else 0,
+        new_table=bytes(index[owner] for row in new for owner in row) if new is not None else b"",
+        cfg=b"".join(value.to_bytes(4, "big") for value in cfg),
+    )
+    return Layout(record)
+
+
+def _record_fault(record: LayoutRecord) -> str | None:
+    if len(record.cluster_id) != CLUSTER_ID_BYTES:
+        return "no cluster id"
+    if record.version < 1 or (record.version == 1) != (record.parent == b""):
+        return "version 1, and only version 1, has no parent"
+    if record.part_power != limits.PART_POWER:
+        return f"part power {record.part_power} is not spoken here"
+    if not 1 <= record.replication <= (limits.REPLICAS_MAX + 1) // 2:
+        return f"replication {record.replication} is out of range"
+    ids = [member.node_id for member in record.members]
+    if not ids or any(one >= two for one, two in zip(ids, ids[1:], strict=False)):
+        return "members are not in ascending order of id"
+    if any(not 1 <= member.weight <= WEIGHT_MAX for member in record.members):
+        return "a weight is out of range"
+    fault = _table_fault(record.old_columns, record.old_table, len(ids))
+    if fault is None and record.new_columns:
+        fault = _table_fault(record.new_columns, record.new_table, len(ids))
+    if fault is None and not record.new_columns and record.new_table:
+        fault = "a stable layout has one table"
+    if fault is None and record.new_columns and record.new_table == record.old_table:
+        fault = "a joint layout moves something"
+    if fault is not None:
+        return fault
+    used = frozenset(record.old_table) | frozenset(record.new_table)
+    if len(used) != len(ids):
+        return "a member owns nothing"
+    stamps = (int.from_bytes(record.cfg[at : at + 4], "big") for at in range(0, len(record.cfg), 4))
+    return None if all(1 <= stamp <= record.version for stamp in stamps) else "a stamp is out of range"
+
+
+def _table_fault(columns: int, table: bytes, members: int) -> str | None:
+    if not 1 <= columns <= limits.REPLICAS_MAX or len(table) != columns * _PARTITIONS:
+        return "a table has another size than its columns say"
+    if max(table) >= members:
+        return "a table points beyond the members"
+    rows = (table[at : at + columns] for at in range(0, len(table), columns))
+    return None if all(len(frozenset(row)) == columns for row in rows) else "a partition has an owner twice"

@@ -75,6 +75,10 @@ class LinkLost(Exception):
     """The link to a peer could not be made or ended before the answer came: the outcome is not known."""
 
 
+class Unreachable(LinkLost):
+    """No link could be made: the request was never sent."""
+
+
 class RequestFailed(Exception):
     """The peer answered a request with `Failure`.
 

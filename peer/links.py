@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from peer.config import DIAL_TIMEOUT_SECONDS, RECENT_REFUSAL_SECONDS
-from peer.errors import ConnectFailed, LinkLost
+from peer.errors import ConnectFailed, LinkLost, Unreachable
 from peer.link import Link, Reply, Served
 from peer.seams import Network
 from protocol import limits
@@ -107,7 +107,7 @@ class Links:
     ) -> Reply:
         """Ask `node_id`, dialling when no link is up; chunks travel on the bulk link, all else on ctl.
 
-        Raises: LinkLost, RequestFailed, TimeoutError.
+        Raises: LinkLost (Unreachable when nothing was sent), RequestFailed, TimeoutError.
         """
         kind = LinkKind.BULK if message.CARRIER is Carrier.BULK else LinkKind.CTL
         async with asyncio.timeout(timeout_seconds):
@@ -117,14 +117,14 @@ class Links:
     async def reach(self, node_id: NodeId, kind: LinkKind) -> Link:
         """Return a link of `kind` to `node_id` that is up.
 
-        Raises: LinkLost when none of its addresses answers.
+        Raises: Unreachable when none of its addresses answers.
         """
         key = (node_id, kind)
         link = self._links.get(key)
         if link is not None:
             return link
         if self._closed:
-            raise LinkLost("this node is stopping")
+            raise Unreachable("this node is stopping")
         task = self._dialling.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._dial(node_id, kind))
@@ -264,7 +264,7 @@ class Links:
             if link.proven == node_id:
                 return self._links.get((node_id, kind), link)
             fault = f"{address}: another node listens there"
-        raise LinkLost(f"node {short(node_id)} cannot be reached: {fault}")
+        raise Unreachable(f"node {short(node_id)} cannot be reached: {fault}")
 
     async def _connect(self, address: str, kind: LinkKind, timeout_seconds: float) -> Link:
         made = await self._network.connect(

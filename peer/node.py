@@ -16,7 +16,7 @@ from peer.cluster.founder import Founder
 from peer.cluster.genesis import Genesis
 from peer.cluster.layouts import Layouts
 from peer.cluster.liveness import Liveness
-from peer.cluster.sync import Sync, unpack_partitions
+from peer.cluster.sync import Sync
 from peer.config import NodeConfig
 from peer.errors import LinkLost, Refused, RequestFailed, Unavailable
 from peer.files.chunk_service import ChunkService
@@ -26,11 +26,11 @@ from peer.links import Links
 from peer.seams import Announcement, Compute, Entropy, Env, Listener, WallClock
 from peer.store.chunks import ChunkStore
 from peer.store.home import Home
-from peer.store.rows import RowStore
 from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
+from protocol.fields import NO_CLUSTER
 from protocol.hashing import Buffer
 from protocol.identity import NodeId, short
-from protocol.layout import Layout, Member, weight_of
+from protocol.layout import Layout, Member, unpack_partitions, weight_of
 from protocol.messages import (
     ChunkGet,
     ChunkPut,
@@ -128,9 +128,8 @@ class Node:
         self._started_at = loop.time()
         storage = self._env.storage
         self.system = self._home.system
-        self.rows = RowStore(await storage.open_kv("ns"))
-        await self.rows.open()
-        self.chunks = ChunkStore(storage.disk, storage, self.compute)
+        self.rows = self._home.rows
+        self.chunks = ChunkStore(storage, self.compute, self.config.capacity_bytes)
         await self.chunks.open()
         if not self._capacity_bytes:
             self._capacity_bytes = (await storage.disk.space())[0]
@@ -226,10 +225,6 @@ class Node:
         """Return whether a direct try of the last moments failed."""
         return self.links.recently_refused(node_id)
 
-    def copies_missed(self) -> None:
-        """A write ended with fewer copies than wanted: sweep soon."""
-        self.sweep.wake()
-
     # -- LinksHost -----------------------------------------------------------
 
     def hello(self, kind: LinkKind) -> Hello:
@@ -243,7 +238,7 @@ class Node:
             role=Role.MEMBER,
             node_id=self.node_id,
             boot=self.system.boot,
-            cluster_id=layout.cluster_id if layout is not None else b"",
+            cluster_id=layout.cluster_id if layout is not None else NO_CLUSTER,
             layout_version=layout.version if layout is not None else 0,
             layout_digest=layout.digest if layout is not None else b"",
             name=self.name,
@@ -441,7 +436,7 @@ class Node:
         return Status(
             node_id=self.node_id,
             name=self.name,
-            cluster_id=layout.cluster_id if layout is not None else b"",
+            cluster_id=layout.cluster_id if layout is not None else NO_CLUSTER,
             layout_version=layout.version if layout is not None else 0,
             uptime_seconds=int(asyncio.get_running_loop().time() - self._started_at),
             chunks=self.chunks.count,

@@ -104,7 +104,7 @@ class Delete:
 class KV(Protocol):
     """Ordered bytes to bytes, one consistent state, many commits grouped into one sync.
 
-    Reads see every earlier commit that has resolved, and may see those under way. Raises `StorageFailed` as `Disk` does.
+    Reads see every commit that has resolved, and nothing that is not durable. Raises `StorageFailed` as `Disk` does.
     """
 
     async def get(self, key: bytes) -> bytes | None:
@@ -112,6 +112,9 @@ class KV(Protocol):
 
     async def range(self, first: bytes, end: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
         """Return up to `limit` pairs with first <= key < end (None: no end) in ascending order."""
+
+    async def count(self, first: bytes, end: bytes | None) -> int:
+        """Return the number of keys with first <= key < end."""
 
     async def commit(self, changes: Sequence[Put | Delete]) -> None:
         """Apply all changes or none; when this returns they are durable. Commits take effect in the order of their calls."""
@@ -132,6 +135,9 @@ class Storage(Protocol):
 
         Raises: StoreCorrupt when what is there cannot be read as a database.
         """
+
+    async def set_aside(self, name: str) -> None:
+        """Keep the closed database `name` under another name, where nothing reads it, so that it opens empty."""
 
     async def close(self) -> None:
         """Unlock."""

@@ -13,6 +13,7 @@ from peer.link import Reply, Served
 from peer.links import Links
 from peer.seams import ClientEnv
 from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
+from protocol.fields import NO_CLUSTER
 from protocol.hashing import Buffer
 from protocol.identity import NodeId
 from protocol.layout import Layout
@@ -116,7 +117,7 @@ class Session:
             role=Role.CLIENT,
             node_id=self.node_id,
             boot=0,
-            cluster_id=b"",
+            cluster_id=NO_CLUSTER,
             layout_version=0,
             layout_digest=b"",
             name=self.name,

@@ -11,10 +11,9 @@ packed again and compared with the bytes, which proves the encoding canonical (s
 import dataclasses
 from collections.abc import Callable
 from enum import IntEnum
-from functools import cache
 from typing import Annotated, Any, Final, TypeVar, cast, get_args, get_origin, get_type_hints
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from protocol import limits
 from protocol.errors import CloseCode, RemoteProtocolError
@@ -110,9 +109,18 @@ def _unpack(data: Buffer) -> Any:
     return structure
 
 
-@cache
+_COMPILED: dict[type[Any], tuple[Writer, Reader]] = {}
+
+
 def _compiled(cls: type[Any]) -> tuple[Writer, Reader]:
-    """Return the writer and the reader of a class with annotated fields."""
+    """Return the writer and the reader of a class with annotated fields, made once."""
+    pair = _COMPILED.get(cls)
+    if pair is None:
+        pair = _COMPILED[cls] = _make_pair(cls)
+    return pair
+
+
+def _make_pair(cls: type[Any]) -> tuple[Writer, Reader]:
     hints = get_type_hints(cls, include_extras=True)
     if dataclasses.is_dataclass(cls):
         names = [field.name for field in dataclasses.fields(cls)]
@@ -136,8 +144,8 @@ def _compiled(cls: type[Any]) -> tuple[Writer, Reader]:
         for (name, take), item in zip(readers, structure, strict=True):
             try:
                 values.append(take(item))
-            except _Fault as fault:
-                raise _Fault(f"{name}: {fault}") from None
+            except _Fault as inner:
+                raise _Fault(f"{name}: {inner}") from None
         value = cls(*values)
         fault = fault_of(value) if fault_of is not None else None
         if fault is not None:

@@ -6,7 +6,7 @@ A wire value is what msgpack has, minus floats, extensions and free-form maps.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 from protocol import limits
 from protocol.identity import (
@@ -79,6 +79,7 @@ OptionalDigest = Annotated[bytes, Binary(0, 16)]
 ChunkIdField = Annotated[ChunkId, Binary(CHUNK_ID_BYTES, CHUNK_ID_BYTES)]
 NodeIdField = Annotated[NodeId, Binary(NODE_ID_BYTES, NODE_ID_BYTES)]
 OpIdField = Annotated[OpId, Binary(OP_ID_BYTES, OP_ID_BYTES)]
+NO_CLUSTER: Final = ClusterId(b"")
 ClusterIdField = Annotated[ClusterId, Binary(0, CLUSTER_ID_BYTES)]
 """Empty while the node belongs to no cluster, else 16 bytes."""
 

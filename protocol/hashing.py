@@ -9,7 +9,6 @@ from typing import Final
 
 from blake3 import blake3
 
-
 DIGEST_BYTES: Final = 32
 
 Buffer = bytes | bytearray | memoryview

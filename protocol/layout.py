@@ -16,6 +16,7 @@ Owns the record, its validity, and the three transitions. Knows nothing of who d
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Final
 
 from protocol import limits
@@ -271,6 +272,19 @@ def follows(parent: Layout, child: Layout) -> str | None:
     return None
 
 
+def pack_partitions(partitions: Sequence[int]) -> bytes:
+    """Return a set of partitions as a bitmap of the wire (`protocol.fields.PartitionBitmap`)."""
+    bitmap = bytearray(_PARTITIONS // 8)
+    for partition in partitions:
+        bitmap[partition >> 3] |= 1 << (partition & 7)
+    return bytes(bitmap)
+
+
+def unpack_partitions(bitmap: bytes) -> list[int]:
+    """Return the partitions in a bitmap, ascending."""
+    return [partition for partition in range(_PARTITIONS) if bitmap[partition >> 3] >> (partition & 7) & 1]
+
+
 def _settle(layout: Layout, *, new: bool) -> Layout:
     assert layout.is_joint
     table = [layout.replica_sets(partition)[-1 if new else 0] for partition in range(_PARTITIONS)]
@@ -314,7 +328,7 @@ def _record_fault(record: LayoutRecord) -> str | None:
     if not 1 <= record.replication <= (limits.REPLICAS_MAX + 1) // 2:
         return f"replication {record.replication} is out of range"
     ids = [member.node_id for member in record.members]
-    if not ids or any(one >= two for one, two in zip(ids, ids[1:], strict=False)):
+    if not ids or any(one >= two for one, two in pairwise(ids)):
         return "members are not in ascending order of id"
     if any(not 1 <= member.weight <= WEIGHT_MAX for member in record.members):
         return "a weight is out of range"

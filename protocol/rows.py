@@ -15,9 +15,14 @@ def row_bytes(row: Row) -> bytes:
     return encode(row)
 
 
+def digest_of(encoded: bytes) -> bytes:
+    """Return the digest of an encoded row: equal exactly when two replicas know the same of its path."""
+    return derived_hash(CONTEXT_ROW, encoded, ROW_DIGEST_BYTES)
+
+
 def row_digest(row: Row) -> bytes:
-    """Return the digest of a row: equal exactly when two replicas know the same of its path."""
-    return derived_hash(CONTEXT_ROW, row_bytes(row), ROW_DIGEST_BYTES)
+    """Return the digest of a row."""
+    return digest_of(row_bytes(row))
 
 
 def range_digest(digests: Iterable[bytes]) -> bytes:

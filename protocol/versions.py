@@ -27,6 +27,7 @@ writers can reach, as long as no row has seen more than OPERATIONS_MAX operation
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from typing import Annotated, NamedTuple
 
 from protocol import limits
@@ -179,7 +180,7 @@ def row_fault(row: Row) -> str | None:
     if fault is not None:
         return fault
     known = {operation.op_id: operation.dots for operation in row.operations}
-    for earlier, later in zip(row.heads, row.heads[1:], strict=False):
+    for earlier, later in pairwise(row.heads):
         if earlier.dot >= later.dot:
             return "heads are not in ascending order"
     for head in row.heads:
@@ -207,17 +208,17 @@ def version_fault(version: Version) -> str | None:
 def vector_is_canonical(vector: Vector) -> bool:
     """Return whether `vector` is in ascending order of actor, without zeros."""
     actors = [actor for actor, _ in vector]
-    ascending = all(earlier < later for earlier, later in zip(actors, actors[1:], strict=False))
+    ascending = all(earlier < later for earlier, later in pairwise(actors))
     return ascending and all(counter for _, counter in vector)
 
 
 def _operations_fault(row: Row) -> str | None:
-    for earlier, later in zip(row.operations, row.operations[1:], strict=False):
+    for earlier, later in pairwise(row.operations):
         if earlier.op_id >= later.op_id:
             return "operations are not in ascending order"
     for operation in row.operations:
         dots = operation.dots
-        if not dots or any(one >= two for one, two in zip(dots, dots[1:], strict=False)):
+        if not dots or any(one >= two for one, two in pairwise(dots)):
             return "the dots of an operation are not in ascending order"
     return None
 

@@ -66,9 +66,9 @@ class Explorer:
 
     async def run_known(self) -> None:
         """Try typed addresses and remembered peers again and again, until cancelled."""
-        for node_id, addresses in self._system.peers():
-            self._links.learn_addresses(node_id, addresses)
-            self.keep(node_id)
+        for info in self._system.peers():
+            self._links.learn_addresses(info.node_id, info.addresses)
+            self.keep(info.node_id)
         while True:
             for address in self._typed:
                 self.try_address(address)

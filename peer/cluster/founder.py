@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from peer.cluster.layouts import Layouts
-from peer.config import ABORT_JOINT_SECONDS, ADMIT_QUICK_SECONDS, ADMIT_SECONDS, COMPLETE_WITHOUT_SECONDS
 from peer.cluster.liveness import Liveness
+from peer.config import ABORT_JOINT_SECONDS, ADMIT_QUICK_SECONDS, ADMIT_SECONDS, COMPLETE_WITHOUT_SECONDS
 from protocol.identity import NodeId
 from protocol.layout import Layout, Member, abort, complete, propose, weight_of
 from protocol.messages import Hello, Role

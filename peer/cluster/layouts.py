@@ -13,7 +13,6 @@ from peer.errors import LinkLost, RequestFailed, Unavailable
 from peer.link import Reply
 from peer.store.rows import RowStore
 from peer.store.system import SystemStore
-from protocol import limits
 from protocol.errors import RemoteProtocolError
 from protocol.identity import NodeId
 from protocol.layout import Layout, follows

@@ -18,7 +18,7 @@ from peer.store.rows import RowStore
 from peer.store.system import SystemStore
 from protocol import limits
 from protocol.identity import NodeId, short
-from protocol.layout import Layout
+from protocol.layout import Layout, pack_partitions
 from protocol.messages import PartitionPull, PulledRows, SyncReport
 from protocol.paths import row_partition
 
@@ -162,16 +162,3 @@ class Sync:
         if foreign:
             await self._rows.drop(foreign)
         self._dropped_at = layout.version
-
-
-def pack_partitions(partitions: list[int]) -> bytes:
-    """Return a set of partitions as a bitmap of the wire (`protocol.fields.PartitionBitmap`)."""
-    bitmap = bytearray(limits.PARTITIONS // 8)
-    for partition in partitions:
-        bitmap[partition >> 3] |= 1 << (partition & 7)
-    return bytes(bitmap)
-
-
-def unpack_partitions(bitmap: bytes) -> list[int]:
-    """Return the partitions in a bitmap, ascending."""
-    return [partition for partition in range(limits.PARTITIONS) if bitmap[partition >> 3] >> (partition & 7) & 1]

@@ -1,0 +1,75 @@
+"""The command `shoal`: its verbs, and the one place where an error becomes a line and an exit code."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from peer.cli.demo import demo
+from peer.cli.file_verbs import cat, get, ls, mkdir, put, rm, stat, where
+from peer.cli.node_verbs import key, up
+from peer.cli.output import report_error
+from peer.cli.settings import Settings, VerbGroup
+from peer.cli.status import status
+from peer.errors import ShoalError, WrongUsage
+from protocol.errors import InvalidPath
+
+EXIT_INTERRUPTED = 130
+TRACEBACK_VERBOSITY = 2
+
+log = logging.getLogger(__name__)
+
+
+class Shoal(VerbGroup):
+    """The group of all verbs; every invocation ends here, in an exit code."""
+
+    def main(self, args: Sequence[str] | None = None, **extra: object) -> None:  # type: ignore[override]  # never returns a value
+        """Run one command line and exit."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        settings = Settings()
+        try:
+            code = super().main(arguments, prog_name="shoal", standalone_mode=False, obj=settings)
+            sys.exit(code if isinstance(code, int) else 0)
+        except ShoalError as error:
+            fail(error, settings)
+        except InvalidPath as error:
+            fail(WrongUsage(str(error)), settings)
+        except click.ClickException as error:
+            settings.json = settings.json or "--json" in arguments
+            fail(WrongUsage(error.format_message()), settings)
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # The reader of our output has gone (`shoal ls | head`). Python would complain once more while it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except OSError as error:
+            subject = f"{error.filename}: " if error.filename else ""
+            fail(ShoalError(f"{subject}{error.strerror or error}"), settings)
+        except Exception as error:  # noqa: BLE001  # the outermost boundary: a bug is one line too, and a traceback with -vv
+            fail(ShoalError(f"a bug in shoal: {type(error).__name__}: {error}; run it again with -vv and report what it shows"), settings)
+
+
+def fail(error: ShoalError, settings: Settings) -> None:
+    """Report an error that is being handled, and exit with its code."""
+    if settings.verbosity >= TRACEBACK_VERBOSITY:
+        log.debug("where it happened", exc_info=True)
+    report_error(error, as_json=settings.json)
+    sys.exit(error.exit_code)
+
+
+@click.group(cls=Shoal, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="shoal")
+def main() -> None:
+    """A replicated file network for the machines of a LAN."""
+
+
+@main.result_callback()
+def _finished(code: int | None) -> int | None:
+    return code
+
+
+for verb in (up, key, put, get, cat, ls, stat, rm, mkdir, where, status, demo):
+    main.add_command(verb)

@@ -1,0 +1,233 @@
+"""The verbs of a node's owner: `up` runs one, `key` shows and makes the key of a cluster."""
+
+import asyncio
+import platform
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from peer.cli.home_files import KEY_FILE, key_for_node, key_text, parsed, remove_node_file, write_key, write_node_file
+from peer.cli.output import Output
+from peer.cli.settings import Settings, Verb, VerbGroup, pass_settings
+from peer.cli.text import size_of
+from peer.cli.world import build_node_world, discovery_on
+from peer.config import NodeConfig
+from peer.errors import ConnectFailed, NoSuchPath, NotAllowed, ShoalError, StoreCorrupt, WrongUsage
+from peer.node import KeyRefused, MembersChanged, Node, NodeEvent, Notice, Ready
+from peer.real.keys import new_key
+from peer.real.loop import run
+from protocol import limits
+
+DEFAULT_HOST = "0.0.0.0"
+DEFAULT_PORT = 7400
+PORTS_TRIED_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What `shoal up` was told."""
+
+    name: str
+    listen: str
+    join: tuple[str, ...]
+    use_discovery: bool
+    discover_on: tuple[str, ...]
+    key_file: Path | None
+    zone: str
+    capacity_bytes: int
+    found: bool
+
+
+@click.command(cls=Verb)
+@click.option("--name", default="", help="What people call this node (default: the name of this machine).")
+@click.option("--listen", default="", metavar="HOST:PORT", help=f"Default {DEFAULT_HOST}:{DEFAULT_PORT}, or the next free port.")
+@click.option("--join", multiple=True, metavar="HOST:PORT", help="Also look for the cluster at this address. Repeatable.")
+@click.option("--no-discovery", is_flag=True, help="Neither announce this node on the network nor listen for others.")
+@click.option("--discover-on", multiple=True, metavar="IFACE|IP", help="Use multicast DNS on these interfaces only. Repeatable.")
+@click.option("--key-file", type=click.Path(path_type=Path), help="The cluster's key; it is kept in the home.")
+@click.option("--zone", default="", help="Where the machine stands; copies are spread over zones.")
+@click.option("--capacity", default="", metavar="SIZE", help="What this node offers, like 500G (default: what its disk has).")
+@click.option("--found", is_flag=True, help="Found the cluster of a given key, if this node was never a member of one.")
+@pass_settings
+def up(
+    settings: Settings,
+    name: str,
+    listen: str,
+    join: tuple[str, ...],
+    no_discovery: bool,
+    discover_on: tuple[str, ...],
+    key_file: Path | None,
+    zone: str,
+    capacity: str,
+    found: bool,
+) -> None:
+    """Run a node in the foreground.
+
+    Without any key it makes one and founds a cluster. With a key it finds its cluster and joins it.
+    """
+    if no_discovery and discover_on:
+        raise WrongUsage("--no-discovery and --discover-on exclude each other")
+    options = UpOptions(
+        name=checked_name(name or platform.node() or "node", "--name"),
+        listen=checked_address(listen, "--listen") if listen else "",
+        join=tuple(checked_address(address, "--join") for address in join),
+        use_discovery=not no_discovery,
+        discover_on=discover_on,
+        key_file=key_file,
+        zone=checked_name(zone, "--zone") if zone else "",
+        capacity_bytes=capacity_bytes(capacity) if capacity else 0,
+        found=found,
+    )
+    run(run_node(settings, options))
+
+
+async def run_node(settings: Settings, options: UpOptions) -> None:
+    """Run a node until a signal ends it.
+
+    Raises: StorageFailed, NotAllowed, WrongUsage, ShoalError.
+    """
+    output = Output(settings)
+    home = settings.home
+    chosen = key_for_node(home, options.key_file)
+    if chosen.is_new:
+        output.note(f"a new cluster: its key is {home / KEY_FILE}; whoever has it is in")
+        output.note(f"copy it to the other machines, and there: shoal up --key-file {KEY_FILE}")
+    discovery = discovery_on(chosen.key, options.discover_on, enabled=options.use_discovery)
+    env, identity = await build_node_world(chosen.key, home, discovery)
+    config = NodeConfig(
+        name=options.name,
+        listen=options.listen or free_address(),
+        zone=options.zone,
+        join=options.join,
+        found=options.found or chosen.is_new,
+        capacity_bytes=options.capacity_bytes,
+    )
+    stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    stop_on_signals(stop)
+    node = Node(config, env, identity, lambda event: tell(output, event, stop))
+    try:
+        await node.start()
+    except ConnectFailed as error:
+        raise ShoalError(f"cannot listen at {error}: choose another address with --listen") from None
+    except StoreCorrupt as error:
+        raise ShoalError(f"{home}: {error}: move the folder away to begin anew; what it held is healed from the others") from None
+    write_node_file(home, name=options.name, node_id=node.node_id.hex(), addresses=tuple(node.addresses))
+    try:
+        await asyncio.wait([stop, node.failed], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        remove_node_file(home)
+        if not node.failed.done():
+            await node.stop()
+    if node.failed.done():
+        node.failed.result()  # a store that failed takes no more part in anything: no goodbye
+    stop.result()
+
+
+def tell(output: Output, event: NodeEvent, stop: asyncio.Future[None]) -> None:
+    """Say what has happened to the node; a refused key ends it."""
+    match event:
+        case Ready(name, node_id, address, members):
+            identifier = node_id.hex()
+            document = {"event": "ready", "name": name, "id": identifier, "address": address, "members": members}
+            output.result(document, f"ready {name} {identifier} {address} members={members}")
+        case MembersChanged(before, after):
+            output.result({"event": "members", "before": before, "after": after}, f"members {before}->{after}")
+        case Notice(text):
+            output.warn(text)
+        case KeyRefused():
+            if not stop.done():
+                stop.set_exception(NotAllowed("every address given with --join refuses this key: use the key of that cluster"))
+
+
+def stop_on_signals(stop: asyncio.Future[None]) -> None:
+    """Resolve `stop` on SIGTERM and SIGINT; a second one has its usual effect."""
+    loop = asyncio.get_running_loop()
+
+    def finish(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        if not stop.done():
+            stop.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, finish, number)
+
+
+def free_address() -> str:
+    """Return the default address with the first free port from the default one on.
+
+    Raises: ShoalError.
+    """
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED_MAX):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            # As a server binds: a port whose last connections linger is free, one that somebody listens at is not.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((DEFAULT_HOST, port))
+                probe.listen(1)
+            except OSError:
+                continue
+            return f"{DEFAULT_HOST}:{port}"
+    raise ShoalError(f"no port from {DEFAULT_PORT} on is free: choose one with --listen HOST:PORT")
+
+
+def checked_address(text: str, option: str) -> str:
+    """Return `text` if it is HOST:PORT.
+
+    Raises: WrongUsage.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise WrongUsage(f"{option} {text}: an address is HOST:PORT, like 192.168.1.5:{DEFAULT_PORT}")
+    return text
+
+
+def checked_name(text: str, option: str) -> str:
+    """Return `text` if it can be the name of a node or zone.
+
+    Raises: WrongUsage.
+    """
+    if not text.isprintable() or any(letter.isspace() for letter in text) or not 1 <= len(text.encode()) <= limits.NAME_BYTES_MAX:
+        raise WrongUsage(f"{option} {text!r}: a name has 1 to {limits.NAME_BYTES_MAX} bytes and no white space")
+    return text
+
+
+def capacity_bytes(text: str) -> int:
+    """Return the bytes that --capacity means.
+
+    Raises: WrongUsage.
+    """
+    try:
+        return size_of(text)
+    except ValueError as error:
+        raise WrongUsage(f"--capacity: {error}") from None
+
+
+@click.group(cls=VerbGroup)
+def key() -> None:
+    """Show or make the key of a cluster."""
+
+
+@key.command("show")
+@pass_settings
+def key_show(settings: Settings) -> None:
+    """Print the key. Whoever has it can read, write and delete everything."""
+    text = key_text(settings.home)
+    if text is None:
+        raise NoSuchPath(f"there is no key in {settings.home}: `shoal up` or `shoal key new` makes one")
+    parsed(text, str(settings.home / KEY_FILE))
+    Output(settings).result({"key": text}, text)
+
+
+@key.command("new")
+@pass_settings
+def key_new(settings: Settings) -> None:
+    """Make a key in the home, for a cluster that is founded with `shoal up --found`."""
+    path = settings.home / KEY_FILE
+    text = new_key()
+    write_key(path, text)
+    output = Output(settings)
+    output.result({"path": str(path)}, str(path))
+    output.note("begin its cluster here with `shoal up --found`; copy it to the others, and there: shoal up --key-file cluster.key")

@@ -1,0 +1,92 @@
+"""The global options, which stand before or after the verb, and the folder that they choose.
+
+Owns `Settings` (one per invocation, in click's context object), the class of every verb, and the names of the files in a home.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import platformdirs
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the global options say; filled in while click parses, before the verb runs."""
+
+    home_given: str = ""
+    node: str = ""
+    json: bool = False
+    quiet: bool = False
+    verbosity: int = 0
+
+    @property
+    def home(self) -> Path:
+        """The folder of key, node address and data."""
+        return Path(self.home_given or os.environ.get("SHOAL_HOME", "") or platformdirs.user_data_dir("shoal", appauthor=False))
+
+
+def settings_of(context: click.Context) -> Settings:
+    """Return the settings of this invocation."""
+    return context.ensure_object(Settings)
+
+
+def _store(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    # The same option exists on the group and on the verb: only the one that was typed may speak.
+    if not value:
+        return
+    settings = settings_of(context)
+    assert parameter.name is not None
+    if parameter.name == "verbosity":
+        assert isinstance(value, int)
+        settings.verbosity += value
+    else:
+        setattr(settings, parameter.name, value)
+
+
+def global_options() -> list[click.Parameter]:
+    """Return the options that every verb and the command itself take."""
+    return [
+        click.Option(
+            ["--home", "home_given"],
+            metavar="DIR",
+            expose_value=False,
+            callback=_store,
+            help="Folder of key and data (env SHOAL_HOME).",
+        ),
+        click.Option(
+            ["--node"],
+            metavar="HOST:PORT",
+            expose_value=False,
+            callback=_store,
+            help="Talk to this node (default: the one of this home, else any that is found).",
+        ),
+        click.Option(["--json"], is_flag=True, expose_value=False, callback=_store, help="JSON on stdout, nothing else."),
+        click.Option(["--quiet"], is_flag=True, expose_value=False, callback=_store, help="No progress and no notes."),
+        click.Option(
+            ["-v", "verbosity"], count=True, expose_value=False, callback=_store, help="Say more; -vv also shows tracebacks."
+        ),
+    ]
+
+
+class Verb(click.Command):
+    """A verb, which takes the global options as well."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # click.Command's own signature
+        self.params.extend(global_options())
+
+
+class VerbGroup(click.Group):
+    """A verb with verbs of its own."""
+
+    command_class = Verb
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # click.Group's own signature
+        self.params.extend(global_options())
+
+
+pass_settings: Callable[..., Callable[..., object]] = click.make_pass_decorator(Settings, ensure=True)

@@ -1,0 +1,61 @@
+"""Values as people read and type them: sizes, times, rates, ranges."""
+
+import re
+from datetime import datetime
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?B?)", re.IGNORECASE)
+_RANGE = re.compile(r"(\d+)-(\d*)")
+
+
+def size_text(count: float) -> str:
+    """Return a number of bytes in the largest unit that leaves at least 1."""
+    for unit in _UNITS:
+        if abs(count) < 1024 or unit == _UNITS[-1]:
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def size_of(text: str) -> int:
+    """Return the number of bytes that a text like `500G`, `1.5 TiB` or `4096` means; units are powers of 1024.
+
+    Raises: ValueError.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write it like 500G or 1.5TiB")
+    power = " KMGTP".index(match[2].upper() or " ")
+    return int(float(match[1]) * 1024**power)
+
+
+def range_of(text: str) -> tuple[int, int | None]:
+    """Return (begin, end) for `A-B`, both inclusive as in HTTP, or `A-`; end is exclusive or None for the end of the file.
+
+    Raises: ValueError.
+    """
+    match = _RANGE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a range: write it like 0-99 or 100-")
+    begin = int(match[1])
+    if not match[2]:
+        return begin, None
+    if int(match[2]) < begin:
+        raise ValueError(f"{text!r} ends before it begins")
+    return begin, int(match[2]) + 1
+
+
+def time_text(milliseconds: int) -> str:
+    """Return a time since 1970 as local date and time."""
+    return datetime.fromtimestamp(milliseconds / 1000).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def count_text(count: int, noun: str) -> str:
+    """Return `1 file`, `2 files`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def mode_text(mode: int, kind: str) -> str:
+    """Return permissions as `ls` shows them."""
+    bits = "".join(letter if mode >> (8 - index) & 1 else "-" for index, letter in enumerate("rwxrwxrwx"))
+    return ("d" if kind == "dir" else "-") + bits

@@ -1,0 +1,108 @@
+"""What a holder answers about chunks: put, get, have.
+
+Owns the first home's part of a write: keep a verified copy, see to the other homes at the same time, and walk through the
+fallbacks for every home that was tried and failed. Nothing here asks the failure detector: a copy counts when its holder says so.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from peer.errors import Refused
+from peer.files.access import TRY_SECONDS, Access, milliseconds
+from peer.files.quorum import collect
+from peer.link import Served
+from peer.store.chunks import ChunkCorrupt, ChunkStore, StoreFull
+from protocol.errors import ErrorCode
+from protocol.identity import ChunkId, NodeId
+from protocol.layout import Layout
+from protocol.manifest import chunk_matches, chunk_partition
+from protocol.messages import ChunkData, ChunkGet, ChunkPut, ChunksHave, ChunksHeld, ChunkStored
+
+
+class ChunkService:
+    """The chunks of one holder, as its peers and clients may use them."""
+
+    def __init__(self, access: Access, chunks: ChunkStore) -> None:
+        self._access = access
+        self._chunks = chunks
+
+    async def put(self, request: ChunkPut, payload: memoryview, deadline: float) -> ChunkStored:
+        """Store a chunk here and, with `forward`, wherever else it belongs.
+
+        Raises: Refused.
+        """
+        chunk_id = request.chunk_id
+        if not await self._access.compute.run(lambda: chunk_matches(chunk_id, payload)):
+            raise Refused(ErrorCode.WRONG_HASH, "the payload is not the chunk that its id names")
+        if not request.forward:
+            try:
+                await self._chunks.put(chunk_id, payload)
+            except StoreFull as error:
+                raise Refused(ErrorCode.FULL, str(error)) from None
+            return ChunkStored((self._access.node_id,))
+        holders = await self._spread(self._access.layout, chunk_id, payload, deadline)
+        if not holders:
+            raise Refused(ErrorCode.FULL, "no node took the chunk")
+        return ChunkStored(tuple(sorted(holders)))
+
+    async def get(self, request: ChunkGet) -> Served:
+        """Return a chunk.
+
+        Raises: Refused.
+        """
+        try:
+            data = await self._chunks.get(request.chunk_id)
+        except ChunkCorrupt:
+            raise Refused(ErrorCode.CORRUPT, "this holder's copy was damaged and is set aside") from None
+        if data is None:
+            raise Refused(ErrorCode.NOT_FOUND, "no such chunk here")
+        return ChunkData(), data
+
+    async def have(self, request: ChunksHave) -> ChunksHeld:
+        """Say which chunks are here, and under which layout that is said."""
+        version = self._access.layout.version
+        held = await self._chunks.holds(request.chunk_ids)
+        bitmap = bytearray((len(held) + 7) // 8)
+        for index, present in enumerate(held):
+            bitmap[index >> 3] |= present << (index & 7)
+        return ChunksHeld(version, bytes(bitmap))
+
+    async def _spread(self, layout: Layout, chunk_id: ChunkId, payload: memoryview, deadline: float) -> list[NodeId]:
+        own = self._access.node_id
+        partition = chunk_partition(chunk_id)
+        homes = [home for home in layout.homes(partition) if home != own]
+        async with asyncio.TaskGroup() as group:
+            here = group.create_task(self._keep(chunk_id, payload))
+            there = group.create_task(self._send_to(homes, chunk_id, payload, len(homes)))
+        holders = [own] * here.result() + there.result()
+        for fallback in layout.fallbacks(partition):
+            missing = layout.copies_wanted - len(holders)
+            if missing <= 0 or asyncio.get_running_loop().time() + TRY_SECONDS > deadline:
+                break
+            if fallback != own:
+                holders += await self._send_to([fallback], chunk_id, payload, 1)
+        return holders
+
+    async def _keep(self, chunk_id: ChunkId, payload: memoryview) -> bool:
+        try:
+            await self._chunks.put(chunk_id, payload)
+        except StoreFull:
+            return False
+        return True
+
+    async def _send_to(
+        self, nodes: Sequence[NodeId], chunk_id: ChunkId, payload: memoryview, wanted: int
+    ) -> list[NodeId]:
+        """Send the chunk to `nodes` and return which of them have it durably."""
+        message = ChunkPut(milliseconds(TRY_SECONDS), chunk_id, forward=False)
+
+        async def send(node: NodeId) -> None:
+            reply = await self._access.request(node, message, payload, timeout_seconds=TRY_SECONDS)
+            assert isinstance(reply.message, ChunkStored)
+
+        def enough(done: Mapping[NodeId, None]) -> bool:
+            return len(done) >= wanted
+
+        tried = [node for node in nodes if not self._access.recently_refused(node)]
+        done, _ = await collect(tried, send, enough, TRY_SECONDS)
+        return sorted(done)

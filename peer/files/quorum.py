@@ -1,0 +1,299 @@
+"""Strict quorums over the replicas of a partition: asking, comparing, repairing before answering.
+
+A majority of *each* replica set is needed (`Layout.replica_sets`): of O and of W while a partition moves, never of their union.
+When votes differ, the merge of all of them is written back to a majority of each set *before* it is returned, so that no later
+reader can see less (monotone reads). A replica that answers CORRUPT, or nothing, has not voted.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from peer.errors import LinkLost, RequestFailed, Unavailable
+from peer.files.access import RETRY_SECONDS, TRY_SECONDS, Access, milliseconds
+from protocol import limits
+from protocol.errors import ErrorCode
+from protocol.identity import NodeId
+from protocol.layout import Layout
+from protocol.messages import Done, ListFetch, ListPage, RowFetch, RowIs, RowMerge
+from protocol.paths import folder_partition, name_of, row_partition
+from protocol.rows import row_bytes, row_digest
+from protocol.versions import Row, empty_row, merge
+
+T = TypeVar("T")
+
+QUORUM_SECONDS = 6.0
+"""After so long without a majority a read gives up: nothing was changed."""
+
+
+class StaleLayout(Exception):
+    """A replica serves another stamp: catch up to `version`, then try again."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(version)
+        self.version = version
+
+
+def has_majority(sets: Sequence[Sequence[NodeId]], voters: Mapping[NodeId, object]) -> bool:
+    """Return whether `voters` contain a majority of each set."""
+    return all(sum(node in voters for node in owners) >= len(owners) // 2 + 1 for owners in sets)
+
+
+async def collect(
+    nodes: Sequence[NodeId],
+    ask: Callable[[NodeId], Coroutine[object, object, T]],
+    enough: Callable[[Mapping[NodeId, T]], bool],
+    seconds: float,
+    *,
+    finish: bool = False,
+) -> tuple[dict[NodeId, T], dict[NodeId, Exception]]:
+    """Ask all `nodes` at once and return (answers, failures) as soon as the answers are enough, all have ended, or time is up.
+
+    What is still under way then is cancelled, or with `finish` goes on by itself: a copy more does no harm.
+    Failures are LinkLost, RequestFailed and TimeoutError; anything else is raised.
+    """
+    loop = asyncio.get_running_loop()
+    answers: dict[NodeId, T] = {}
+    failures: dict[NodeId, Exception] = {}
+    ended: asyncio.Queue[asyncio.Task[T]] = asyncio.Queue()
+    tasks = {loop.create_task(ask(node)): node for node in nodes}
+    for task in tasks:
+        task.add_done_callback(ended.put_nowait)
+    try:
+        async with asyncio.timeout(seconds):
+            while len(answers) + len(failures) < len(tasks) and not (answers and enough(answers)):
+                task = await ended.get()
+                try:
+                    answers[tasks[task]] = task.result()
+                except (LinkLost, RequestFailed, TimeoutError) as error:
+                    failures[tasks[task]] = error
+    except TimeoutError:
+        pass
+    finally:
+        for task in tasks:
+            if not task.done():
+                if not finish:
+                    task.cancel()
+                _lingering.add(task)
+                task.add_done_callback(_forget)
+    for node in nodes:
+        if node not in answers and node not in failures:
+            failures[node] = TimeoutError("no answer in time")
+    return answers, failures
+
+
+_lingering: set[asyncio.Task[Any]] = set()
+"""What `collect` has left behind; each ends by its own timeout."""
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _lingering.discard(task)
+    if not task.cancelled():
+        task.exception()  # nobody waits for it any more
+
+
+async def read_row(access: Access, path: str) -> Row:
+    """Return the row of `path` as a majority of each set knows it; empty if it was never written.
+
+    Raises: Unavailable.
+    """
+    return await until_available(access, lambda layout: _read_row(access, layout, path))
+
+
+async def read_page(access: Access, folder: str, after: str) -> tuple[list[Row], str]:
+    """Return rows of `folder` behind name `after`, in order, and the name behind which to go on ("" at the end).
+
+    Raises: Unavailable.
+    """
+    return await until_available(access, lambda layout: _read_page(access, layout, folder, after))
+
+
+async def until_available(access: Access, attempt: Callable[[Layout], Awaitable[T]]) -> T:
+    """Repeat a harmless `attempt` until it succeeds, with the layout caught up, for at most QUORUM_SECONDS.
+
+    Raises: Unavailable.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + QUORUM_SECONDS
+    while True:
+        try:
+            try:
+                return await attempt(access.layout)
+            except StaleLayout as stale:
+                await access.catch_up(stale.version)
+        except Unavailable:
+            if loop.time() >= give_up_at:
+                raise
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+def raise_if_stale(layout: Layout, failures: Mapping[NodeId, Exception]) -> None:
+    """Raise StaleLayout when a replica knows a newer layout than `layout`."""
+    newest = max(
+        (
+            error.layout_version
+            for error in failures.values()
+            if isinstance(error, RequestFailed) and error.code in (ErrorCode.STALE, ErrorCode.NOT_REPLICA)
+        ),
+        default=0,
+    )
+    if newest > layout.version:
+        raise StaleLayout(newest)
+
+
+def unavailable(layout: Layout, what: str, failures: Mapping[NodeId, Exception]) -> Unavailable:
+    """Return the error that says which replicas did not answer, and why."""
+    reasons = ", ".join(
+        f"{layout.members[node].name}: {str(error) or 'no answer'}" for node, error in sorted(failures.items()) if node in layout.members
+    )
+    return Unavailable(f"{what}: too few of its replicas answer ({reasons}): nothing was changed, try again when they are back")
+
+
+async def _read_row(access: Access, layout: Layout, path: str) -> Row:
+    partition = row_partition(path)
+    sets = layout.replica_sets(partition)
+    nodes = access.preferred(layout.replicas(partition))
+
+    async def fetch(node: NodeId, *, full: bool) -> RowIs:
+        message = RowFetch(milliseconds(TRY_SECONDS), partition, layout.cfg(partition), path, full)
+        reply = await access.request(node, message, timeout_seconds=TRY_SECONDS)
+        assert isinstance(reply.message, RowIs)
+        return reply.message
+
+    votes, failures = await collect(
+        nodes,
+        lambda node: fetch(node, full=node == nodes[0]),
+        lambda answers: has_majority(sets, answers),
+        TRY_SECONDS,
+    )
+    if not has_majority(sets, votes):
+        raise_if_stale(layout, failures)
+        raise unavailable(layout, path, failures)
+    digests = {node: vote.digest for node, vote in votes.items()}
+    rows = {vote.digest: vote.rows[0] for vote in votes.values() if vote.rows}
+    missing = {digest: node for node, digest in sorted(digests.items()) if digest and digest not in rows}
+    if missing:
+        fetched, failures = await collect(
+            sorted(missing.values()),
+            lambda node: fetch(node, full=True),
+            lambda answers: len(answers) == len(missing),
+            TRY_SECONDS,
+        )
+        if len(fetched) < len(missing):
+            raise_if_stale(layout, failures)
+            raise unavailable(layout, path, failures)
+        for node, vote in fetched.items():
+            digests[node] = vote.digest
+            if vote.rows:
+                rows[vote.digest] = vote.rows[0]
+    result = empty_row(path)
+    for digest in sorted(rows):
+        result = merge(result, rows[digest])
+    if rows:
+        wanted = row_digest(result)
+        confirmed = {node: None for node, digest in digests.items() if digest == wanted}
+        await _write_back(access, layout, partition, [result], confirmed)
+    return result
+
+
+async def _read_page(access: Access, layout: Layout, folder: str, after: str) -> tuple[list[Row], str]:
+    partition = folder_partition(folder)
+    sets = layout.replica_sets(partition)
+    nodes = access.preferred(layout.replicas(partition))
+
+    async def fetch(node: NodeId, begin: str, until: str, *, full: bool) -> ListPage:
+        message = ListFetch(milliseconds(TRY_SECONDS), partition, layout.cfg(partition), folder, begin, until, full)
+        reply = await access.request(node, message, timeout_seconds=TRY_SECONDS)
+        assert isinstance(reply.message, ListPage)
+        return reply.message
+
+    async def whole_range(node: NodeId, until: str) -> list[Row]:
+        rows: list[Row] = []
+        begin = after
+        while True:
+            page = await fetch(node, begin, until, full=True)
+            rows.extend(page.rows)
+            if page.last == until or not page.rows:
+                return rows
+            begin = page.last
+
+    failures: dict[NodeId, Exception] = {}
+    for first in nodes:
+        try:
+            page = await fetch(first, after, "", full=True)
+            break
+        except (LinkLost, RequestFailed, TimeoutError) as error:
+            failures[first] = error
+    else:
+        raise_if_stale(layout, failures)
+        raise unavailable(layout, folder, failures)
+    until = page.last
+    others = [node for node in nodes if node != first]
+    votes, more_failures = await collect(
+        others,
+        lambda node: fetch(node, after, until, full=False),
+        lambda answers: has_majority(sets, {first: None, **answers}),
+        TRY_SECONDS,
+    )
+    if not has_majority(sets, {first: None, **votes}):
+        raise_if_stale(layout, more_failures)
+        raise unavailable(layout, folder, more_failures)
+    different = [node for node in votes if votes[node].digest != page.digest]
+    rows = {row.path: row for row in page.rows}
+    if not different:
+        return list(page.rows), until
+    states, failures = await collect(
+        different, lambda node: whole_range(node, until), lambda answers: len(answers) == len(different), 2 * TRY_SECONDS
+    )
+    if len(states) < len(different):
+        raise_if_stale(layout, failures)
+        raise unavailable(layout, folder, failures)
+    for node in sorted(states):
+        for row in states[node]:
+            rows[row.path] = merge(rows[row.path], row) if row.path in rows else row
+    merged = [rows[path] for path in sorted(rows, key=lambda path: name_of(path).encode())]
+    known = {node: {row.path: row for row in states[node]} for node in states}
+    known[first] = {row.path: row for row in page.rows}
+    differing = [row for row in merged if any(state.get(row.path) != row for state in known.values())]
+    await _write_back(access, layout, partition, differing, {})
+    return merged, until
+
+
+async def _write_back(
+    access: Access, layout: Layout, partition: int, rows: Sequence[Row], confirmed: Mapping[NodeId, None]
+) -> None:
+    """Bring `rows` to a majority of each set, `confirmed` replicas having them already.
+
+    Raises: Unavailable, StaleLayout.
+    """
+    sets = layout.replica_sets(partition)
+    if not rows or has_majority(sets, confirmed):
+        return
+    for batch in batches(rows):
+        message = RowMerge(milliseconds(TRY_SECONDS), partition, layout.cfg(partition), tuple(batch))
+
+        async def send(node: NodeId, message: RowMerge = message) -> None:
+            reply = await access.request(node, message, timeout_seconds=TRY_SECONDS)
+            assert isinstance(reply.message, Done)
+
+        nodes = [node for node in layout.replicas(partition) if node not in confirmed]
+        done, failures = await collect(
+            nodes, send, lambda answers: has_majority(sets, {**confirmed, **answers}), TRY_SECONDS
+        )
+        if not has_majority(sets, {**confirmed, **done}):
+            raise_if_stale(layout, failures)
+            raise unavailable(layout, rows[0].path, failures)
+
+
+def batches(rows: Sequence[Row]) -> list[list[Row]]:
+    """Split `rows` into lists that fit one message each."""
+    result: list[list[Row]] = [[]]
+    size = 0
+    for row in rows:
+        count = len(row_bytes(row))
+        if result[-1] and (size + count > limits.PAGE_BYTES_MAX or len(result[-1]) >= limits.ROWS_PER_MESSAGE_MAX):
+            result.append([])
+            size = 0
+        result[-1].append(row)
+        size += count
+    return result

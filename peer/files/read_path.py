@@ -1,0 +1,217 @@
+"""The reading half of a get: chunks from whoever has them, verified, in order, in bounded memory.
+
+Owns whom to ask for a chunk and when to ask the next one as well, and the window of chunks that are fetched ahead. Every chunk is
+verified here, whatever its holder claims; a dead, slow or damaged copy is passed over.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from peer.errors import DataLost, LinkLost, RequestFailed, Unavailable
+from peer.files.access import OPERATION_SECONDS, RETRY_SECONDS, Access, milliseconds
+from peer.link import Reply
+from protocol.errors import ErrorCode
+from protocol.hashing import Buffer
+from protocol.identity import ChunkId, NodeId
+from protocol.manifest import Content, chunk_matches, chunk_partition, chunk_span, unpack_manifest
+from protocol.messages import ChunkData, ChunkGet
+
+Write = Callable[[Buffer], Awaitable[None]]
+"""Takes the next bytes."""
+
+HEDGE_SECONDS = 0.5
+"""A holder that has not answered by then is not waited for alone: the next one is asked as well."""
+FETCH_SECONDS = 10.0
+WINDOW_BYTES = 16 * 1024 * 1024
+WINDOW_CHUNKS = 16
+
+
+class ChunkReader:
+    """Fetches chunks for one operation or many."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._in_flight: dict[NodeId, int] = {}
+
+    async def read(self, content: Content, size: int, begin: int, end: int, write: Write) -> None:
+        """Write bytes `begin` to `end` of content of `size` bytes.
+
+        Raises: DataLost, Unavailable.
+        """
+        if begin >= end:
+            return
+        if not content.chunks:
+            await write(content.inline[begin:end])
+            return
+        ahead = max(1, min(WINDOW_CHUNKS, WINDOW_BYTES // content.chunk_bytes))
+        window: deque[tuple[int, asyncio.Task[Reply]]] = deque()
+        loop = asyncio.get_running_loop()
+        last = (end - 1) // content.chunk_bytes
+        ids = self.chunk_ids(content, begin // content.chunk_bytes)
+        index = begin // content.chunk_bytes
+        try:
+            async for chunk_id in ids:
+                window.append((index, loop.create_task(self._fetch(chunk_id))))
+                index += 1
+                if len(window) >= ahead:
+                    await self._deliver(window, content, size, begin, end, write)
+                if index > last:
+                    break
+            while window:
+                await self._deliver(window, content, size, begin, end, write)
+        finally:
+            for _, task in window:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in window), return_exceptions=True)
+
+    async def chunk_ids(self, content: Content, first: int = 0) -> AsyncIterator[ChunkId]:
+        """Yield the ids of the data chunks from number `first` on, reading manifests as they are needed.
+
+        Raises: DataLost, Unavailable.
+        """
+        level: Sequence[ChunkId] = content.chunks
+        skip = first
+        for _ in range(content.depth - 1):
+            level = await self._manifest(level[0])
+        if content.depth == 0:
+            for chunk_id in level[skip:]:
+                yield chunk_id
+            return
+        for blob in level:
+            leaves = await self._manifest(blob)
+            for chunk_id in leaves[skip:]:
+                yield chunk_id
+            skip = max(0, skip - len(leaves))
+
+    async def _deliver(
+        self,
+        window: "deque[tuple[int, asyncio.Task[Reply]]]",
+        content: Content,
+        size: int,
+        begin: int,
+        end: int,
+        write: Write,
+    ) -> None:
+        index, task = window[0]
+        reply = await task
+        window.popleft()
+        try:
+            offset, length = chunk_span(content, size, index)
+            if len(reply.payload) != length:
+                raise DataLost("a chunk has another length than the file needs: the manifest is damaged")
+            await write(reply.payload[max(0, begin - offset) : min(length, end - offset)])
+        finally:
+            reply.release()
+
+    async def _manifest(self, chunk_id: ChunkId) -> tuple[ChunkId, ...]:
+        reply = await self._fetch(chunk_id)
+        try:
+            return unpack_manifest(reply.payload)
+        except ValueError as error:
+            raise DataLost(f"a manifest is damaged: {error}") from None
+        finally:
+            reply.release()
+
+    async def _fetch(self, chunk_id: ChunkId) -> Reply:
+        """Return a verified chunk from anybody who has it.
+
+        Raises: DataLost when every member was asked and none has it, Unavailable when some could not be asked.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + OPERATION_SECONDS
+        while True:
+            reply, without, failures = await self._fetch_from(self._order(chunk_id), chunk_id)
+            if reply is not None:
+                return reply
+            if not failures:
+                raise DataLost(
+                    f"chunk {chunk_id.hex()[2:14]} is lost: all {without} members were asked and none has an intact copy"
+                )
+            if loop.time() >= give_up_at:
+                raise Unavailable(
+                    f"chunk {chunk_id.hex()[2:14]} cannot be read now ({'; '.join(failures)}): try again when these nodes are back"
+                )
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _order(self, chunk_id: ChunkId) -> list[NodeId]:
+        """Return every member: homes first, those with least in flight here before others."""
+        layout = self._access.layout
+        partition = chunk_partition(chunk_id)
+        homes = dict.fromkeys([*layout.homes(partition), *layout.replicas(partition)[: layout.record.replication]])
+        spread = sorted(homes, key=lambda node: self._in_flight.get(node, 0))
+        first = self._access.preferred(spread)
+        rest = [node for node in layout.fallbacks(partition) if node not in homes]
+        return [*first, *self._access.preferred(rest)]
+
+    async def _fetch_from(self, nodes: Sequence[NodeId], chunk_id: ChunkId) -> tuple[Reply | None, int, list[str]]:
+        """Ask `nodes` one after another, the next one early when one is slow.
+
+        Returns (the chunk or None, how many have no intact copy, why the others could not be asked).
+        """
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Queue[asyncio.Task[Reply | None]] = asyncio.Queue()
+        asked: dict[asyncio.Task[Reply | None], NodeId] = {}
+        waiting = list(reversed(nodes))
+        without = open_count = 0
+        failures: list[str] = []
+        found: Reply | None = None
+        try:
+            while found is None and (waiting or open_count):
+                if waiting:
+                    node = waiting.pop()
+                    task = loop.create_task(self._ask(node, chunk_id))
+                    asked[task] = node
+                    task.add_done_callback(ended.put_nowait)
+                    open_count += 1
+                try:
+                    async with asyncio.timeout(HEDGE_SECONDS if waiting else None):
+                        done = await ended.get()
+                except TimeoutError:
+                    continue
+                open_count -= 1
+                try:
+                    found = done.result()
+                    without += found is None
+                except (LinkLost, RequestFailed, TimeoutError) as error:
+                    failures.append(f"{self._name(asked[done])}: {str(error) or 'no answer in time'}")
+            return found, without, failures
+        finally:
+            for task in asked:
+                if not task.done():
+                    task.cancel()
+                task.add_done_callback(lambda done: _release_unused(done, found))
+
+    async def _ask(self, node: NodeId, chunk_id: ChunkId) -> Reply | None:
+        """Return the verified chunk of one holder, None when it has no intact copy.
+
+        Raises: LinkLost, RequestFailed, TimeoutError.
+        """
+        self._in_flight[node] = self._in_flight.get(node, 0) + 1
+        try:
+            message = ChunkGet(milliseconds(FETCH_SECONDS), chunk_id)
+            reply = await self._access.request(node, message, timeout_seconds=FETCH_SECONDS)
+        except RequestFailed as failed:
+            if failed.code in (ErrorCode.NOT_FOUND, ErrorCode.CORRUPT):
+                return None
+            raise
+        finally:
+            self._in_flight[node] -= 1
+        assert isinstance(reply.message, ChunkData)
+        if await self._access.compute.run(lambda: chunk_matches(chunk_id, reply.payload)):
+            return reply
+        reply.release()
+        return None
+
+    def _name(self, node: NodeId) -> str:
+        member = self._access.layout.members.get(node)
+        return member.name if member is not None else node.hex()[:8]
+
+
+def _release_unused(task: "asyncio.Task[Reply | None]", used: Reply | None) -> None:
+    """Give back the payload of a holder that answered after another one had."""
+    if task.cancelled() or task.exception() is not None:
+        return
+    reply = task.result()
+    if reply is not None and reply is not used:
+        reply.release()

@@ -1,0 +1,210 @@
+"""What a replica answers about rows: publish, merge, fetch, list, pull.
+
+Owns the fence (rule F): a request is served only under the stamp that is this replica's own `cfg[p]`, checked again immediately
+before every commit. Owns the coordinator's part of a write: find the operation or make the version, commit locally, ship the
+whole row, count. Knows nothing of how a client comes to its context.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+from peer.errors import Refused, RequestFailed, Unavailable
+from peer.files.access import TRY_SECONDS, Access, milliseconds
+from peer.files.quorum import collect, has_majority
+from peer.store.rows import RowCorrupt, RowStore, RowTooLarge
+from peer.store.system import SystemStore
+from protocol import limits
+from protocol.errors import ErrorCode
+from protocol.identity import NodeId
+from protocol.layout import Layout, unpack_partitions
+from protocol.messages import (
+    Done,
+    ListFetch,
+    ListPage,
+    PartitionPull,
+    Published,
+    PulledRows,
+    RowFetch,
+    RowIs,
+    RowMerge,
+    RowPublish,
+)
+from protocol.paths import folder_partition, name_of
+from protocol.rows import range_digest, row_digest
+from protocol.versions import Dot, Kind, Row, Version, find_operation, published, winner
+
+
+class RowService:
+    """The rows of one replica, as its peers and clients may use them."""
+
+    def __init__(self, access: Access, rows: RowStore, system: SystemStore) -> None:
+        self._access = access
+        self._rows = rows
+        self._system = system
+        self._hlc = 0
+
+    async def publish(self, request: RowPublish, deadline: float) -> Published:
+        """Coordinate a write.
+
+        Raises: Refused; OUTCOME_UNKNOWN when it is stored here but not on a majority of each set.
+        """
+        layout = await self._fenced(request.partition, request.stamp)
+        for holder in request.holders:
+            if holder not in layout.members:
+                raise Refused(ErrorCode.INVALID, "a holder of the chunks is no member any more: put it again")
+        dot = Dot(self._access.node_id, await self._system.next_counter())
+
+        def edit(row: Row) -> Row:
+            self._check(request.partition, request.stamp)
+            if find_operation(row, request.op_id) is not None:
+                return row
+            _refuse_change_of_kind(row, request)
+            return published(row, self._version(request, dot, row))
+
+        try:
+            row = await self._rows.change(request.path, edit)
+        except RowTooLarge as error:
+            raise Refused(ErrorCode.TOO_LARGE, f"{error}: resolve them first") from None
+        except RowCorrupt:
+            raise Refused(ErrorCode.CORRUPT, "this replica's row is damaged") from None
+        copies = await self._ship(layout, request, row, deadline)
+        stands = find_operation(row, request.op_id)
+        assert stands is not None
+        return Published(stands, copies)
+
+    async def merge(self, request: RowMerge) -> Done:
+        """Merge whole rows; durable when answered."""
+        await self._fenced(request.partition, request.stamp)
+
+        def guard() -> None:
+            self._check(request.partition, request.stamp)
+
+        try:
+            await self._rows.merge(request.rows, guard)
+        except RowTooLarge as error:
+            raise Refused(ErrorCode.TOO_LARGE, str(error)) from None
+        except RowCorrupt:
+            raise Refused(ErrorCode.CORRUPT, "this replica's row is damaged") from None
+        return Done()
+
+    async def fetch(self, request: RowFetch) -> RowIs:
+        """Vote on one row."""
+        await self._fenced(request.partition, request.stamp)
+        try:
+            row = await self._rows.get(request.path)
+        except RowCorrupt:
+            raise Refused(ErrorCode.CORRUPT, "this replica's row is damaged") from None
+        if row is None:
+            return RowIs(b"", ())
+        return RowIs(row_digest(row), (row,) if request.full else ())
+
+    async def list(self, request: ListFetch) -> ListPage:
+        """Vote on a range of a folder."""
+        if folder_partition(request.folder) != request.partition:
+            raise Refused(ErrorCode.INVALID, "the folder lies in another partition")
+        await self._fenced(request.partition, request.stamp)
+        try:
+            if not request.full:
+                digest = await self._rows.digest(request.folder, request.after, request.until)
+                return ListPage(digest, request.until, ())
+            rows, more = await self._rows.page(
+                request.folder,
+                request.after,
+                request.until,
+                rows_max=limits.ROWS_PER_MESSAGE_MAX,
+                bytes_max=limits.PAGE_BYTES_MAX,
+            )
+        except RowCorrupt:
+            raise Refused(ErrorCode.CORRUPT, "a row of this replica is damaged") from None
+        last = name_of(rows[-1].path) if more else request.until
+        return ListPage(range_digest(row_digest(row) for row in rows), last, tuple(rows))
+
+    async def pull(self, request: PartitionPull) -> PulledRows:
+        """Give a page of rows to a new owner, once this source is fenced for all of the partitions (rule S)."""
+        partitions = unpack_partitions(request.partitions)
+        for partition in partitions:
+            await self._fenced(partition, request.stamp)
+        await self._rows.drain()  # what was accepted under the stamp before must be visible to the pull
+        after = (request.after_partition, request.after_path) if request.after_path else None
+        try:
+            rows, more = await self._rows.pull(
+                partitions, after, rows_max=limits.ROWS_PER_MESSAGE_MAX, bytes_max=limits.PAGE_BYTES_MAX
+            )
+        except RowCorrupt:
+            raise Refused(ErrorCode.CORRUPT, "a row of this replica is damaged") from None
+        return PulledRows(tuple(rows), more)
+
+    # -- the fence -----------------------------------------------------------
+
+    async def _fenced(self, partition: int, stamp: int) -> Layout:
+        """Return the layout in which `stamp` is current for `partition`, catching up if the sender knows more.
+
+        Raises: Refused with STALE or NOT_REPLICA.
+        """
+        if stamp > self._access.layout.version:
+            try:
+                await self._access.catch_up(stamp)
+            except Unavailable as error:
+                raise Refused(ErrorCode.UNAVAILABLE, f"this replica cannot catch up: {error}") from None
+        return self._check(partition, stamp)
+
+    def _check(self, partition: int, stamp: int) -> Layout:
+        layout = self._access.layout
+        if self._access.node_id not in layout.replicas(partition):
+            raise Refused(ErrorCode.NOT_REPLICA, "this node is no replica of the partition")
+        if stamp != layout.cfg(partition):
+            raise Refused(ErrorCode.STALE, f"stamp {stamp} is not {layout.cfg(partition)}")
+        return layout
+
+    # -- the coordinator -----------------------------------------------------
+
+    def _version(self, request: RowPublish, dot: Dot, row: Row) -> Version:
+        now = self._access.wall_clock.milliseconds() << 16
+        self._hlc = max(now, self._hlc + 1, *(head.hlc + 1 for head in row.heads))
+        return Version(
+            dot=dot,
+            context=request.context,
+            hlc=self._hlc,
+            op_id=request.op_id,
+            kind=request.kind,
+            size=request.size,
+            mode=request.mode,
+            modified_milliseconds=request.modified_milliseconds,
+            writer=request.writer,
+            content=request.content,
+        )
+
+    async def _ship(self, layout: Layout, request: RowPublish, row: Row, deadline: float) -> int:
+        """Bring the whole row to the other replicas; return the number of machines that have it durably, this one included."""
+        partition, own = request.partition, self._access.node_id
+        sets = layout.replica_sets(partition)
+        message = RowMerge(milliseconds(TRY_SECONDS), partition, request.stamp, (row,))
+
+        async def send(node: NodeId) -> None:
+            reply = await self._access.request(node, message, timeout_seconds=TRY_SECONDS)
+            assert isinstance(reply.message, Done)
+
+        def enough(done: Mapping[NodeId, None]) -> bool:
+            return has_majority(sets, {own: None, **done}) and len(done) + 1 >= layout.copies_wanted
+
+        seconds = min(TRY_SECONDS, deadline - asyncio.get_running_loop().time())
+        others = [node for node in layout.replicas(partition) if node != own]
+        done, failures = await collect(others, send, enough, seconds, finish=True)
+        if has_majority(sets, {own: None, **done}):
+            return len(done) + 1
+        newest = max((e.layout_version for e in failures.values() if isinstance(e, RequestFailed)), default=0)
+        if newest > layout.version:
+            try:
+                await self._access.catch_up(newest)
+            except Unavailable:
+                pass
+        raise Refused(ErrorCode.OUTCOME_UNKNOWN, "it is stored here, but too few replicas have confirmed it in time")
+
+
+def _refuse_change_of_kind(row: Row, request: RowPublish) -> None:
+    """A folder does not become a file, nor the reverse, without being removed first."""
+    standing = winner(row)
+    if standing is None or request.kind is Kind.TOMBSTONE or standing.kind is request.kind:
+        return
+    what = "a folder" if standing.kind is Kind.DIRECTORY else "a file"
+    raise Refused(ErrorCode.EXISTS, f"{request.path} is {what}")

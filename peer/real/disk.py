@@ -1,0 +1,126 @@
+"""Files of one folder, by a few threads.
+
+Owns the translation of `OSError`: what is harmless becomes `DiskError`; an input or output error, and any failed sync, becomes
+`StorageFailed` for good, because after a failed sync the kernel may call pages clean that were never written
+(Rebello et al., "Can applications recover from fsync failures?", USENIX ATC 2020).
+"""
+
+import asyncio
+import errno
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from peer.errors import DiskError, StorageFailed
+from protocol.hashing import Buffer
+
+T = TypeVar("T")
+
+THREADS = 4
+_FATAL = frozenset({errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.EUCLEAN})
+_IOV_MAX = 512
+
+
+class RealDisk:
+    """`peer.seams.Disk` on a folder of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
+        self._failure: StorageFailed | None = None
+
+    async def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Return bytes of a file."""
+        return await self._run(path, lambda: self._read(path, offset, length))
+
+    async def write(self, path: str, parts: Sequence[Buffer]) -> None:
+        """Create or replace a file."""
+        await self._run(path, lambda: self._write(path, parts))
+
+    async def sync(self, path: str) -> None:
+        """Make the content of a file durable."""
+        await self._run(path, lambda: self._sync(self._root / path, os.O_RDWR), fatal=True)
+
+    async def rename(self, source: str, target: str) -> None:
+        """Rename a file."""
+        await self._run(source, lambda: os.replace(self._root / source, self._root / target))
+
+    async def sync_directory(self, path: str) -> None:
+        """Make the names in a folder durable."""
+        await self._run(path, lambda: self._sync(self._root / path, os.O_RDONLY | os.O_DIRECTORY), fatal=True)
+
+    async def remove(self, path: str) -> None:
+        """Remove a file."""
+        await self._run(path, lambda: (self._root / path).unlink(missing_ok=True))
+
+    async def make_directory(self, path: str) -> None:
+        """Create a folder."""
+        await self._run(path, lambda: (self._root / path).mkdir(parents=True, exist_ok=True))
+
+    async def names(self, path: str) -> list[str]:
+        """Return the names in a folder."""
+        return await self._run(path, lambda: self._names(path))
+
+    async def space(self) -> tuple[int, int]:
+        """Return (total, free) bytes."""
+        usage = await self._run("", lambda: shutil.disk_usage(self._root))
+        return usage.total, usage.free
+
+    def close(self) -> None:
+        """Finish what is under way."""
+        self._threads.shutdown(wait=True)
+
+    async def _run(self, path: str, work: Callable[[], T], *, fatal: bool = False) -> T:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if fatal or error.errno in _FATAL:
+                self._failure = StorageFailed(f"{self._root / path}: {reason}: this node stops; check the disk, then start it again")
+                raise self._failure from None
+            raise DiskError(
+                path,
+                reason,
+                full=error.errno in (errno.ENOSPC, errno.EDQUOT),
+                missing=error.errno in (errno.ENOENT, errno.ENOTDIR),
+            ) from None
+
+    def _read(self, path: str, offset: int, length: int | None) -> bytes:
+        with open(self._root / path, "rb", buffering=0) as file:
+            if offset:
+                file.seek(offset)
+            return file.read(-1 if length is None else length) or b""
+
+    def _write(self, path: str, parts: Sequence[Buffer]) -> None:
+        descriptor = os.open(self._root / path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            left = [memoryview(part) for part in parts if len(part)]
+            while left:
+                written = os.writev(descriptor, left[:_IOV_MAX])
+                while left and written >= len(left[0]):
+                    written -= len(left.pop(0))
+                if written:
+                    left[0] = left[0][written:]
+        finally:
+            os.close(descriptor)
+
+    def _sync(self, path: Path, flags: int) -> None:
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+        try:
+            if flags & os.O_DIRECTORY:
+                os.fsync(descriptor)
+            else:
+                os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _names(self, path: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self._root / path))
+        except FileNotFoundError:
+            return []

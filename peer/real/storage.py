@@ -1,0 +1,74 @@
+"""The data folder of a node: locked for one process, of one format.
+
+    LOCK       held by the running node
+    format     version of the layout of this folder
+    identity   who the node is        sys.db ns.db chunk.db   its databases       c/ tmp/ quarantine/   its chunks
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+from peer.errors import ShoalError, WrongUsage
+from peer.real.disk import RealDisk
+from peer.real.sqlite_kv import SqliteKV
+
+FORMAT_VERSION = 1
+
+
+class RealStorage:
+    """`peer.seams.Storage` on a folder of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        """Lock `root`, creating it if need be.
+
+        Raises: WrongUsage when another process runs on it, or a newer version has written it; ShoalError when it cannot be used.
+        """
+        self._root = root
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(root / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ShoalError(f"{root}: {error.strerror}: choose another folder with --home") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise WrongUsage(
+                f"{root} is in use by another node: stop that one, or give this one a folder of its own with --home"
+            ) from None
+        self._check_format()
+        self.disk = RealDisk(root)
+
+    async def open_kv(self, name: str) -> SqliteKV:
+        """Open a database."""
+        kv = SqliteKV(self._root / f"{name}.db")
+        await kv.open()
+        return kv
+
+    async def set_aside(self, name: str) -> None:
+        """Rename the files of a database to the first free `.lost-N`."""
+        number = 1
+        while list(self._root.glob(f"{name}.db*.lost-{number}")):
+            number += 1
+        for suffix in ("", "-wal", "-shm"):
+            path = self._root / f"{name}.db{suffix}"
+            if path.exists():
+                path.rename(self._root / f"{name}.db{suffix}.lost-{number}")
+
+    async def close(self) -> None:
+        """Unlock."""
+        self.disk.close()
+        os.close(self._lock)
+
+    def _check_format(self) -> None:
+        path = self._root / "format"
+        if not path.exists():
+            path.write_text(f"{FORMAT_VERSION}\n")
+            return
+        text = path.read_text().strip()
+        if text != str(FORMAT_VERSION):
+            os.close(self._lock)
+            raise WrongUsage(
+                f"{self._root} has format {text[:20]!r} and this version of shoal knows {FORMAT_VERSION}: install a newer shoal"
+            )

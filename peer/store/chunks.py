@@ -1,0 +1,249 @@
+"""Chunks as files, with an index of what is there.
+
+Owns the file format, the order of steps that makes a chunk durable (write under a temporary name, sync, rename, sync
+the folder, commit the index row), and what happens to a copy that does not match its id. Knows nothing of homes.
+A chunk file proves itself, so the index may be lost: it is rebuilt from the files.
+
+    c/ab/<chunk id>   header of 64 bytes, then the chunk; ab are the first two digits of the hash
+    tmp/              what was being written; emptied at the start
+    quarantine/       copies that did not match, kept for a person to look at
+
+Header: magic (12 bytes), version, chunk tag, two zero bytes, length (8 bytes, big-endian), hash (32 bytes), checksum of all this (8 bytes).
+"""
+
+import asyncio
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from peer.errors import DiskError, StoreCorrupt
+from peer.seams import KV, Compute, Delete, Disk, Put, Storage
+from peer.store.formats import ValueCorrupt, unwrap, wrap
+from protocol.hashing import CONTEXT_STORED, Buffer, derived_hash
+from protocol.identity import CHUNK_ID_BYTES, ChunkId
+from protocol.manifest import chunk_matches
+
+HEADER_BYTES: Final = 64
+FULL_SHARE: Final = 0.95
+"""Beyond this share of the disk no chunk is taken: rows and deletes need the rest."""
+SPACE_CHECK_SECONDS: Final = 1.0
+
+_MAGIC: Final = b"shoal chunk\n"
+_VERSION: Final = 1
+_HEADER: Final = struct.Struct(">12sBBHQ32s")
+_PAGE: Final = 4096
+
+
+class ChunkCorrupt(Exception):
+    """The local copy of a chunk did not match its id, and was set aside."""
+
+
+class StoreFull(Exception):
+    """No room for another chunk."""
+
+
+class ChunkStore:
+    """The chunks of one node."""
+
+    def __init__(self, storage: Storage, compute: Compute, capacity_bytes: int = 0) -> None:
+        """`capacity_bytes` bounds what is taken; 0: the disk does."""
+        self.count = 0
+        self.bytes = 0
+        self.corrupt = 0
+        """Copies set aside since the start."""
+        self._storage = storage
+        self._disk: Disk = storage.disk
+        self._compute = compute
+        self._capacity_bytes = capacity_bytes
+        self._index: KV
+        self._writing: dict[ChunkId, asyncio.Task[None]] = {}
+        self._directory_syncs: dict[str, asyncio.Task[None]] = {}
+        self._temporary = 0
+        self._space = (0, 0)
+        self._space_checked_at: float | None = None
+
+    async def open(self) -> None:
+        """Make the folders, remove unfinished files and read or rebuild the index."""
+        for folder in ("tmp", "quarantine", *(f"c/{byte:02x}" for byte in range(256))):
+            await self._disk.make_directory(folder)
+        await self._disk.sync_directory("c")
+        await self._disk.sync_directory("")
+        for name in await self._disk.names("tmp"):
+            await self._disk.remove(f"tmp/{name}")
+        try:
+            self._index = await self._storage.open_kv("chunk")
+            await self._read_index()
+        except StoreCorrupt:
+            await self._storage.set_aside("chunk")
+            self._index = await self._storage.open_kv("chunk")
+            await self._rebuild_index()
+
+    async def close(self) -> None:
+        """Finish what is under way and release the index."""
+        await asyncio.gather(*self._writing.values(), return_exceptions=True)
+        await self._index.close()
+
+    async def put(self, chunk_id: ChunkId, data: Buffer) -> None:
+        """Store a chunk that the caller has verified; durable when this returns. Doing it again is harmless.
+
+        Raises: StoreFull.
+        """
+        task = self._writing.get(chunk_id)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._put(chunk_id, data))
+            self._writing[chunk_id] = task
+            task.add_done_callback(lambda _: self._writing.pop(chunk_id, None))
+        await asyncio.shield(task)
+
+    async def get(self, chunk_id: ChunkId) -> memoryview | None:
+        """Return a chunk, verified, or None when it is not here.
+
+        Raises: ChunkCorrupt.
+        """
+        if await self._index.get(chunk_id) is None:
+            return None
+        try:
+            raw = await self._disk.read(_path(chunk_id))
+        except DiskError as error:
+            if not error.missing:
+                raise
+            raw = b""
+        data = memoryview(raw)[HEADER_BYTES:]
+        header = raw[:HEADER_BYTES]
+        if header == _header(chunk_id, len(data)) and await self._compute.run(lambda: chunk_matches(chunk_id, data)):
+            return data
+        await self._set_aside(chunk_id)
+        raise ChunkCorrupt(chunk_id.hex())
+
+    async def holds(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        """Return for each chunk whether it is here, durably."""
+        return [await self._index.get(chunk_id) is not None for chunk_id in chunk_ids]
+
+    async def remove(self, chunk_id: ChunkId) -> None:
+        """Remove a chunk; one that is not here is no error."""
+        size = await self._forget(chunk_id)
+        if size is not None:
+            await self._disk.remove(_path(chunk_id))
+
+    async def page(self, after: ChunkId | None, limit: int) -> list[tuple[ChunkId, int]]:
+        """Return up to `limit` chunks behind `after` with their sizes, in order of id."""
+        first = after + b"\0" if after is not None else b""
+        return [(ChunkId(key), _size(key, value)) for key, value in await self._index.range(first, None, limit)]
+
+    # -- inside --------------------------------------------------------------
+
+    async def _put(self, chunk_id: ChunkId, data: Buffer) -> None:
+        if await self._index.get(chunk_id) is not None:
+            return
+        await self._check_space(len(data))
+        self._temporary += 1
+        temporary, path = f"tmp/{self._temporary}", _path(chunk_id)
+        try:
+            await self._disk.write(temporary, [_header(chunk_id, len(data)), data])
+            await self._disk.sync(temporary)
+            await self._disk.rename(temporary, path)
+        except DiskError as error:
+            await self._disk.remove(temporary)
+            if error.full:
+                raise StoreFull(error.reason) from None
+            raise
+        await self._sync_directory(path.rpartition("/")[0])
+        await self._index.commit([_index_row(chunk_id, len(data))])
+        self.count += 1
+        self.bytes += len(data)
+
+    async def _sync_directory(self, folder: str) -> None:
+        """Sync a folder, together with all renames that happen before the sync begins."""
+        task = self._directory_syncs.get(folder)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._sync_directory_soon(folder))
+            self._directory_syncs[folder] = task
+        await asyncio.shield(task)
+
+    async def _sync_directory_soon(self, folder: str) -> None:
+        await asyncio.sleep(0)
+        del self._directory_syncs[folder]  # whoever comes now needs another sync: this one begins
+        await self._disk.sync_directory(folder)
+
+    async def _check_space(self, size: int) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._space_checked_at is None or now - self._space_checked_at >= SPACE_CHECK_SECONDS:
+            self._space = await self._disk.space()
+            self._space_checked_at = now
+        total, free = self._space
+        if free - size < total * (1 - FULL_SHARE):
+            raise StoreFull(f"the disk is {100 * FULL_SHARE:.0f} % full")
+        if self._capacity_bytes and self.bytes + size > self._capacity_bytes:
+            raise StoreFull("what this node offers is used up")
+
+    async def _set_aside(self, chunk_id: ChunkId) -> None:
+        if await self._forget(chunk_id) is None:
+            return
+        self.corrupt += 1
+        try:
+            await self._disk.rename(_path(chunk_id), f"quarantine/{chunk_id.hex()}")
+        except DiskError as error:
+            if not error.missing:
+                raise
+
+    async def _forget(self, chunk_id: ChunkId) -> int | None:
+        value = await self._index.get(chunk_id)
+        if value is None:
+            return None
+        await self._index.commit([Delete(chunk_id)])
+        size = _size(chunk_id, value)
+        self.count -= 1
+        self.bytes -= size
+        return size
+
+    async def _read_index(self) -> None:
+        after: ChunkId | None = None
+        while page := await self.page(after, _PAGE):
+            self.count += len(page)
+            self.bytes += sum(size for _, size in page)
+            after = page[-1][0]
+
+    async def _rebuild_index(self) -> None:
+        self.count = self.bytes = 0
+        for byte in range(256):
+            found = []
+            for name in await self._disk.names(f"c/{byte:02x}"):
+                chunk_id = _parse_name(name)
+                if chunk_id is None:
+                    continue
+                header = await self._disk.read(_path(chunk_id), 0, HEADER_BYTES)
+                if len(header) == HEADER_BYTES:
+                    size = int(_HEADER.unpack_from(header)[4])
+                    found.append(_index_row(chunk_id, size))
+                    self.count += 1
+                    self.bytes += size
+            if found:
+                await self._index.commit(found)
+
+
+def _path(chunk_id: ChunkId) -> str:
+    return f"c/{chunk_id[1]:02x}/{chunk_id.hex()}"
+
+
+def _parse_name(name: str) -> ChunkId | None:
+    try:
+        raw = bytes.fromhex(name)
+    except ValueError:
+        return None
+    return ChunkId(raw) if len(raw) == CHUNK_ID_BYTES else None
+
+
+def _header(chunk_id: ChunkId, size: int) -> bytes:
+    head = _HEADER.pack(_MAGIC, _VERSION, chunk_id[0], 0, size, chunk_id[1:])
+    return head + derived_hash(CONTEXT_STORED, head, HEADER_BYTES - len(head))
+
+
+def _index_row(chunk_id: ChunkId, size: int) -> Put:
+    return Put(chunk_id, wrap(chunk_id, size.to_bytes(8, "big")))
+
+
+def _size(key: bytes, value: bytes) -> int:
+    try:
+        return int.from_bytes(unwrap(key, value), "big")
+    except ValueCorrupt as error:
+        raise StoreCorrupt("chunk", str(error)) from None

@@ -1,0 +1,99 @@
+"""Who this node is, from what its data folder says.
+
+The identity is the seed (whose key the certificate proves), `sys.db` (what was promised under it) and `ns.db` (the rows that were
+voted with). They belong together: when one of them is lost or corrupt the node takes a new identity, keeps its chunks, which verify
+themselves, and sets its rows aside, because a replica that forgot must not vote under its old name.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from peer.errors import DiskError, StoreCorrupt
+from peer.seams import KV, Entropy, Put, Storage
+from peer.store.formats import ValueCorrupt, unwrap, wrap
+from peer.store.rows import RowStore
+from peer.store.system import SystemStore
+from protocol.hashing import plain_hash
+
+SEED_BYTES: Final = 32
+_FILE: Final = "identity"
+_KEY: Final = b"identity"
+_OWNER: Final = b"owner"
+"""Key in every database of an identity: whose it is. An empty database in the place of a lost one has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """An opened data folder."""
+
+    seed: bytes
+    """Of the node's Ed25519 key."""
+    system: SystemStore
+    rows: RowStore
+
+
+async def open_home(storage: Storage, entropy: Entropy) -> Home:
+    """Return the identity in `storage` with its databases, or a new one with empty ones. The boot is counted durably.
+
+    Raises: StorageFailed.
+    """
+    seed = await _read_seed(storage)
+    if seed is not None:
+        databases = await _open_owned(storage, seed)
+        if databases is not None:
+            try:
+                return await _opened(seed, *databases)
+            except StoreCorrupt:
+                for database in databases:
+                    await database.close()
+    return await _begin_anew(storage, entropy)
+
+
+async def _opened(seed: bytes, sys: KV, ns: KV) -> Home:
+    home = Home(seed, SystemStore(sys), RowStore(ns))
+    await home.system.open()
+    await home.rows.open()
+    return home
+
+
+async def _open_owned(storage: Storage, seed: bytes) -> tuple[KV, KV] | None:
+    """Open both databases if both belong to the identity of `seed`."""
+    opened: list[KV] = []
+    for name in ("sys", "ns"):
+        try:
+            database = await storage.open_kv(name)
+            opened.append(database)
+            owner = await database.get(_OWNER)
+        except StoreCorrupt:
+            break
+        if owner != wrap(_OWNER, plain_hash(seed)):
+            break
+    else:
+        return opened[0], opened[1]
+    for database in opened:
+        await database.close()
+    return None
+
+
+async def _begin_anew(storage: Storage, entropy: Entropy) -> Home:
+    seed = entropy.token("identity", SEED_BYTES)
+    databases = []
+    for name in ("sys", "ns"):
+        await storage.set_aside(name)
+        database = await storage.open_kv(name)
+        await database.commit([Put(_OWNER, wrap(_OWNER, plain_hash(seed)))])
+        databases.append(database)
+    disk = storage.disk
+    await disk.write(f"{_FILE}.new", [wrap(_KEY, seed)])
+    await disk.sync(f"{_FILE}.new")
+    await disk.rename(f"{_FILE}.new", _FILE)
+    await disk.sync_directory("")
+    return await _opened(seed, databases[0], databases[1])
+
+
+async def _read_seed(storage: Storage) -> bytes | None:
+    try:
+        seed = unwrap(_KEY, await storage.disk.read(_FILE))
+    except (DiskError, ValueCorrupt):
+        return None
+    return seed if len(seed) == SEED_BYTES else None

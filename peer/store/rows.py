@@ -1,0 +1,271 @@
+"""Rows of the namespace on a `KV`, in the order in which they are listed and pulled.
+
+Owns keys, checksums, the merge of what arrives into what is there, and quarantine. Knows nothing of replicas and
+quorums (`peer.files`). A row that fails its checksum is corrupt: never absent, never a vote.
+
+Key: `r`, partition (two bytes), folder, NUL, name: so a partition, and in it a folder, is one range in order of name.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, TypeVar
+
+from peer.seams import KV, Delete, Put
+from peer.store.formats import ValueCorrupt, unwrap, wrap
+from protocol import limits
+from protocol.codec import decode
+from protocol.errors import RemoteProtocolError
+from protocol.paths import folder_partition, name_of, parent_of
+from protocol.rows import digest_of, range_digest, row_bytes
+from protocol.versions import Row, empty_row, merge
+
+T = TypeVar("T")
+
+_LIVE: Final = b"r"
+_QUARANTINE: Final = b"q"
+_BATCH: Final = 256
+
+
+class RowCorrupt(Exception):
+    """The stored row of a path fails its checksum."""
+
+
+class RowTooLarge(Exception):
+    """The row would exceed ROW_BYTES_MAX or HEADS_MAX: too many concurrent versions to keep them all."""
+
+
+class RowStore:
+    """The rows of one node."""
+
+    def __init__(self, kv: KV) -> None:
+        self.count = 0
+        """Rows that are stored, tombstones included."""
+        self._kv = kv
+        self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
+        self._working: set[asyncio.Task[object]] = set()
+
+    async def open(self) -> None:
+        """Count what is there."""
+        self.count = await self._kv.count(_LIVE, _end_of(_LIVE))
+
+    async def close(self) -> None:
+        """Release the database."""
+        await self._kv.close()
+
+    async def get(self, path: str) -> Row | None:
+        """Return the row of `path`.
+
+        Raises: RowCorrupt.
+        """
+        return await self._get(_key(path))
+
+    async def change(self, path: str, edit: Callable[[Row], Row]) -> Row:
+        """Replace the row of `path` by `edit` of it and return the result once it is durable.
+
+        Changes of one path happen one after another. `edit` is called immediately before the commit; what it raises prevents it,
+        and when it returns the same row nothing is written.
+
+        Raises: RowCorrupt, RowTooLarge.
+        """
+        return await self._to_the_end(self._change(path, edit))
+
+    async def merge(self, rows: Sequence[Row], guard: Callable[[], None] = lambda: None) -> list[Row]:
+        """Merge `rows` into what is there and return the results once they are durable, all in one commit.
+
+        `guard` is called immediately before the commit; what it raises prevents it.
+
+        Raises: RowCorrupt, RowTooLarge.
+        """
+        return await self._to_the_end(self._merge(rows, guard))
+
+    async def drain(self) -> None:
+        """Wait until every change that was under way at the call is durable or has failed."""
+        await asyncio.gather(*self._working, return_exceptions=True)
+
+    async def page(
+        self, folder: str, after: str, until: str, *, rows_max: int, bytes_max: int
+    ) -> tuple[list[Row], bool]:
+        """Return the rows of `folder` with after < name <= until (empty: no bound) in order of name, as many as fit,
+        at least one if there is one, and whether there are more.
+
+        Raises: RowCorrupt.
+        """
+        first, end = _folder_range(folder, after, until)
+        return await self._collect(first, end, rows_max, bytes_max)
+
+    async def digest(self, folder: str, after: str, until: str) -> bytes:
+        """Return the range digest of the rows of `folder` with after < name <= until.
+
+        Raises: RowCorrupt.
+        """
+        first, end = _folder_range(folder, after, until)
+        digests: list[bytes] = []
+        while True:
+            pairs = await self._kv.range(first, end, _BATCH)
+            digests.extend(digest_of(_body(key, value)) for key, value in pairs)
+            if len(pairs) < _BATCH:
+                return range_digest(digests)
+            first = pairs[-1][0] + b"\0"
+
+    async def pull(
+        self, partitions: Sequence[int], after: tuple[int, str] | None, *, rows_max: int, bytes_max: int
+    ) -> tuple[list[Row], bool]:
+        """Return rows of `partitions` (ascending) behind (partition, path) `after`, as many as fit, and whether there are more.
+
+        Raises: RowCorrupt.
+        """
+        rows: list[Row] = []
+        for partition in partitions:
+            first = _partition_key(_LIVE, partition)
+            end = _partition_key(_LIVE, partition + 1)
+            if after is not None and partition < after[0]:
+                continue
+            if after is not None and partition == after[0]:
+                first = _key(after[1]) + b"\0"
+            if len(rows) >= rows_max or bytes_max <= 0:
+                return rows, True
+            page, more = await self._collect(first, end, rows_max - len(rows), bytes_max)
+            rows.extend(page)
+            bytes_max -= sum(len(row_bytes(row)) for row in page)
+            if more:
+                return rows, True
+        return rows, False
+
+    async def quarantine(self, partitions: Sequence[int]) -> None:
+        """Set all rows of `partitions` aside: what was kept from an earlier life must not come back as if it were fresh."""
+        await self._remove(partitions, keep=True)
+
+    async def drop(self, partitions: Sequence[int]) -> None:
+        """Remove all rows of `partitions`."""
+        await self._remove(partitions, keep=False)
+
+    # -- inside --------------------------------------------------------------
+
+    async def _to_the_end(self, work: Coroutine[object, object, T]) -> T:
+        """Await `work`, and have it finish even if the caller is cancelled: a commit cannot be called back, and
+        the lock of a row must be held until it is durable, or the next change would not see it.
+        """
+        task = asyncio.get_running_loop().create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        return await asyncio.shield(task)
+
+    async def _change(self, path: str, edit: Callable[[Row], Row]) -> Row:
+        key = _key(path)
+        async with self._locked([key]):
+            before = await self._get(key)
+            after = edit(before if before is not None else empty_row(path))
+            if after != before:
+                await self._kv.commit([_put(key, after)])
+                self.count += before is None
+            return after
+
+    async def _merge(self, rows: Sequence[Row], guard: Callable[[], None]) -> list[Row]:
+        arriving = {_key(row.path): row for row in rows}
+        keys = sorted(arriving)
+        async with self._locked(keys):
+            results, changes, fresh = [], [], 0
+            for key in keys:
+                before = await self._get(key)
+                after = merge(before, arriving[key]) if before is not None else arriving[key]
+                results.append(after)
+                if after != before:
+                    changes.append(_put(key, after))
+                    fresh += before is None
+            guard()
+            if changes:
+                await self._kv.commit(changes)
+                self.count += fresh
+            return results
+
+    async def _get(self, key: bytes) -> Row | None:
+        value = await self._kv.get(key)
+        return _row(key, value) if value is not None else None
+
+    async def _collect(self, first: bytes, end: bytes, rows_max: int, bytes_max: int) -> tuple[list[Row], bool]:
+        rows: list[Row] = []
+        while pairs := await self._kv.range(first, end, _BATCH):
+            for key, value in pairs:
+                if len(rows) >= rows_max or (rows and len(value) > bytes_max):
+                    return rows, True
+                rows.append(_row(key, value))
+                bytes_max -= len(value)
+            if len(pairs) < _BATCH:
+                break
+            first = pairs[-1][0] + b"\0"
+        return rows, False
+
+    async def _remove(self, partitions: Sequence[int], *, keep: bool) -> None:
+        if not self.count:
+            return
+        for partition in partitions:
+            first, end = _partition_key(_LIVE, partition), _partition_key(_LIVE, partition + 1)
+            while pairs := await self._kv.range(first, end, _BATCH):
+                changes: list[Put | Delete] = [Delete(key) for key, _ in pairs]
+                if keep:
+                    changes += [Put(_QUARANTINE + key[1:], value) for key, value in pairs]
+                await self._kv.commit(changes)
+                self.count -= len(pairs)
+
+    @asynccontextmanager
+    async def _locked(self, keys: Sequence[bytes]) -> AsyncIterator[None]:
+        """Hold the locks of `keys`, which are in ascending order: so two holders cannot wait for each other."""
+        async with AsyncExitStack() as stack:
+            for key in keys:
+                await stack.enter_async_context(self._lock(key))
+            yield
+
+    @asynccontextmanager
+    async def _lock(self, key: bytes) -> AsyncIterator[None]:
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = lock, users - 1
+
+
+def _key(path: str) -> bytes:
+    folder = parent_of(path)
+    return _partition_key(_LIVE, folder_partition(folder)) + folder.encode() + b"\0" + name_of(path).encode()
+
+
+def _partition_key(prefix: bytes, partition: int) -> bytes:
+    return prefix + partition.to_bytes(2, "big")
+
+
+def _end_of(prefix: bytes) -> bytes:
+    return bytes([prefix[0] + 1])
+
+
+def _folder_range(folder: str, after: str, until: str) -> tuple[bytes, bytes]:
+    prefix = _partition_key(_LIVE, folder_partition(folder)) + folder.encode()
+    first = prefix + b"\0" + (after.encode() + b"\0" if after else b"")
+    end = prefix + b"\0" + until.encode() + b"\0" if until else prefix + b"\x01"
+    return first, end
+
+
+def _body(key: bytes, value: bytes) -> bytes:
+    try:
+        return unwrap(key, value)
+    except ValueCorrupt as error:
+        raise RowCorrupt(str(error)) from None
+
+
+def _row(key: bytes, value: bytes) -> Row:
+    try:
+        row = decode(Row, _body(key, value))
+    except RemoteProtocolError as error:
+        raise RowCorrupt(error.reason) from None
+    return row
+
+
+def _put(key: bytes, row: Row) -> Put:
+    body = row_bytes(row)
+    if len(body) > limits.ROW_BYTES_MAX or len(row.heads) > limits.HEADS_MAX:
+        raise RowTooLarge(f"{row.path}: {len(row.heads)} concurrent versions")
+    return Put(key, wrap(key, body))

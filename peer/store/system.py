@@ -1,0 +1,155 @@
+"""What a node must not forget: boots, dots, the layout chain, what it has synced, whom it met.
+
+Owns `sys.db`. Its loss means that the node may have promised things that it no longer knows: whoever finds it lost or
+corrupt starts as another node (`peer.store.home`). Values are small; what is asked often is kept in memory.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from peer.errors import StoreCorrupt
+from peer.seams import KV, Put
+from peer.store.formats import ValueCorrupt, unwrap, wrap
+from protocol import limits
+from protocol.codec import decode, encode
+from protocol.errors import RemoteProtocolError
+from protocol.identity import NodeId
+from protocol.messages import PeerInfo
+
+COUNTER_BLOCK: Final = 65_536
+"""Dot counters reserved with one commit. What a crash leaves unused of a block is skipped."""
+PEERS_MAX: Final = 2 * limits.MEMBERS_MAX
+
+_BOOT: Final = b"boot"
+_COUNTER: Final = b"counter"
+_LATEST: Final = b"layout latest"
+_SYNCED: Final = b"synced"
+_LAYOUT: Final = b"layout/"
+_PEER: Final = b"peer/"
+
+
+class SystemStore:
+    """The node's own memory."""
+
+    def __init__(self, kv: KV) -> None:
+        self._kv = kv
+        self.boot = 0
+        self._next_counter = 0
+        self._reserved = 0
+        self._reserving = asyncio.Lock()
+        self._latest = 0
+        self._synced = bytearray(4 * limits.PARTITIONS)
+        self._peers: dict[NodeId, PeerInfo] = {}
+
+    async def open(self) -> None:
+        """Read everything, and count this start durably before anything leaves the node.
+
+        Raises: StoreCorrupt.
+        """
+        try:
+            self.boot = await self._integer(_BOOT) + 1
+            self._reserved = self._next_counter = await self._integer(_COUNTER)
+            self._latest = await self._integer(_LATEST)
+            synced = await self._read(_SYNCED)
+            if synced is not None:
+                if len(synced) != len(self._synced):
+                    raise ValueCorrupt("the synced stamps have another length")
+                self._synced = bytearray(synced)
+            for key, value in await self._kv.range(_PEER, _PEER + b"\xff", PEERS_MAX):
+                info = decode(PeerInfo, unwrap(key, value))
+                self._peers[info.node_id] = info
+        except (ValueCorrupt, RemoteProtocolError) as error:
+            raise StoreCorrupt("sys", str(error)) from None
+        await self._write(_BOOT, self.boot.to_bytes(4, "big"))
+
+    async def close(self) -> None:
+        """Release the database."""
+        await self._kv.close()
+
+    # -- dots ----------------------------------------------------------------
+
+    async def next_counter(self) -> int:
+        """Return a counter that this node has never used and will never use again, from 1."""
+        if self._next_counter >= self._reserved:
+            async with self._reserving:
+                if self._next_counter >= self._reserved:
+                    reserved = self._reserved + COUNTER_BLOCK
+                    await self._write(_COUNTER, reserved.to_bytes(8, "big"))
+                    self._reserved = reserved
+        self._next_counter += 1
+        return self._next_counter
+
+    # -- layouts -------------------------------------------------------------
+
+    @property
+    def was_member(self) -> bool:
+        """Whether this node ever had a layout."""
+        return self._latest > 0
+
+    async def save_layout(self, version: int, data: bytes) -> None:
+        """Persist the record of `version` as the latest."""
+        key = _LAYOUT + version.to_bytes(4, "big")
+        latest = version.to_bytes(4, "big")
+        await self._kv.commit([Put(key, wrap(key, data)), Put(_LATEST, wrap(_LATEST, latest))])
+        self._latest = version
+
+    async def layout(self, version: int) -> bytes | None:
+        """Return the record of `version`.
+
+        Raises: StoreCorrupt.
+        """
+        try:
+            return await self._read(_LAYOUT + version.to_bytes(4, "big"))
+        except ValueCorrupt as error:
+            raise StoreCorrupt("sys", str(error)) from None
+
+    async def latest_layout(self) -> bytes | None:
+        """Return the latest record.
+
+        Raises: StoreCorrupt.
+        """
+        return await self.layout(self._latest) if self._latest else None
+
+    # -- what is synced ------------------------------------------------------
+
+    def synced(self, partition: int) -> int:
+        """Return the stamp under which this node last synced `partition`, 0 if it never did."""
+        return int.from_bytes(self._synced[4 * partition : 4 * partition + 4], "big")
+
+    async def mark_synced(self, partitions: Sequence[int], stamp: int) -> None:
+        """Note durably that `partitions` are synced under `stamp`."""
+        synced = bytearray(self._synced)
+        for partition in partitions:
+            synced[4 * partition : 4 * partition + 4] = stamp.to_bytes(4, "big")
+        self._synced = synced
+        await self._write(_SYNCED, bytes(synced))
+
+    # -- peers ---------------------------------------------------------------
+
+    def peers(self) -> list[PeerInfo]:
+        """Return whom this node has met."""
+        return list(self._peers.values())
+
+    async def remember_peer(self, node_id: NodeId, name: str, addresses: Sequence[str]) -> None:
+        """Remember where a peer listened; nobody new once PEERS_MAX are known."""
+        info = PeerInfo(node_id, name, tuple(addresses))
+        if self._peers.get(node_id) == info:
+            return
+        if node_id not in self._peers and len(self._peers) >= PEERS_MAX:
+            return
+        self._peers[node_id] = info
+        await self._write(_PEER + node_id, encode(info))
+
+    # -- inside --------------------------------------------------------------
+
+    async def _read(self, key: bytes) -> bytes | None:
+        value = await self._kv.get(key)
+        return unwrap(key, value) if value is not None else None
+
+    async def _integer(self, key: bytes) -> int:
+        body = await self._read(key)
+        return int.from_bytes(body, "big") if body is not None else 0
+
+    async def _write(self, key: bytes, body: bytes) -> None:
+        await self._kv.commit([Put(key, wrap(key, body))])

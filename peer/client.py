@@ -132,6 +132,7 @@ class Client:
         self._access = access
         self._reader = ChunkReader(access)
         self._known_folders: dict[str, None] = {}
+        self._making_folders = asyncio.Lock()
 
     # -- writing -------------------------------------------------------------
 
@@ -192,13 +193,13 @@ class Client:
             await self._tombstone(path, context_of(row))
             return 1
         removed = 0
-        async for entry in self.list(path):
+        async for entry in self._entries(path, recursive=False):
             if not recursive:
                 raise AlreadyThere(f"{path} is not empty: remove it with all that is in it by -r")
             removed += await self.remove(entry.path, recursive=True)
         self._forget_folders(path)
         await self._tombstone(path, context_of(row))
-        async for _ in self.list(path):  # a put that came between wins: the folder is there again
+        async for _ in self._entries(path, recursive=False):  # a put that came between wins: the folder is there again
             await self._make_folders([*ancestors(path), path])
             raise AlreadyThere(f"{path} is in use: something was put into it at this moment")
         return removed + 1
@@ -254,18 +255,8 @@ class Client:
             if version.kind is Kind.FILE:
                 yield _entry(row, version)
                 return
-        after = ""
-        while True:
-            rows, after = await read_page(self._access, path, after)
-            for row in rows:
-                for version in siblings(row):
-                    entry = _entry(row, version)
-                    yield entry
-                    if recursive and version.kind is Kind.DIRECTORY:
-                        async for inner in self.list(entry.path, recursive=True):
-                            yield inner
-            if not after:
-                return
+        async for entry in self._entries(path, recursive=recursive):
+            yield entry
 
     async def where(self, path: str) -> AsyncIterator[ChunkPlace]:
         """Yield for each chunk of the file `path` which members hold it now.
@@ -332,11 +323,30 @@ class Client:
                     return row, other
         raise NoSuchPath(f"{path}: no such file or folder")
 
+    async def _entries(self, folder: str, *, recursive: bool) -> AsyncIterator[Entry]:
+        """Yield what is in a folder, whether it is marked or not."""
+        after = ""
+        while True:
+            rows, after = await read_page(self._access, folder, after)
+            for row in rows:
+                for version in siblings(row):
+                    entry = _entry(row, version)
+                    yield entry
+                    if recursive and version.kind is Kind.DIRECTORY:
+                        async for inner in self._entries(entry.path, recursive=True):
+                            yield inner
+            if not after:
+                return
+
     async def _make_folders(self, folders: Sequence[str]) -> None:
-        """Mark `folders`, outermost first, where they are not marked."""
+        """Mark `folders`, outermost first, where they are not marked. One at a time: many puts share their folders."""
+        if all(folder in self._known_folders for folder in folders):
+            return
+        async with self._making_folders:
+            await self._make_missing_folders([folder for folder in folders if folder not in self._known_folders])
+
+    async def _make_missing_folders(self, folders: Sequence[str]) -> None:
         for folder in folders:
-            if folder in self._known_folders:
-                continue
             row = await read_row(self._access, folder)
             standing = winner(row)
             if standing is not None and standing.kind is Kind.FILE:

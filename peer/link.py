@@ -11,7 +11,7 @@ credit. Inward: at most REQUESTS_IN_FLIGHT_MAX requests are open, and a payload'
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from peer.errors import LinkLost, Refused, RequestFailed, StorageFailed
 from protocol import limits
@@ -116,10 +116,10 @@ class Link(asyncio.BufferedProtocol):
         assert self._connection.kind is not None
         return self._connection.kind
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is open on this link in either direction."""
-        return not self._connection.open_requests and not self._connection.open_answers
+    async def wait_idle(self) -> None:
+        """Wait until nothing is open on this link in either direction, or it has ended."""
+        while self._closed is None and (self._connection.open_requests or self._connection.open_answers):
+            await self._change()
 
     async def up(self, timeout_seconds: float) -> None:
         """Wait for the peer's hello.
@@ -136,7 +136,7 @@ class Link(asyncio.BufferedProtocol):
     async def request(self, message: Request, payload: Buffer = b"", *, timeout_seconds: float) -> Reply:
         """Ask the peer and return its answer. Waits for room in the window within the timeout.
 
-        Raises: LinkLost (the outcome is not known), RequestFailed (the peer says why), TimeoutError (the peer is told that it need not go on).
+        Raises: LinkLost (the outcome is not known), RequestFailed (the peer says why), TimeoutError (the peer is told to leave it).
         """
         async with asyncio.timeout(timeout_seconds):
             while not (self._writable and self._connection.can_send(len(payload))):
@@ -169,9 +169,8 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self._flush()
         self._arm()
 
@@ -284,6 +283,10 @@ class Link(asyncio.BufferedProtocol):
 
     async def _room(self) -> None:
         self._refuse_when_closed()
+        await self._change()
+
+    async def _change(self) -> None:
+        """Wait until something about this link has changed."""
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._room_waiters.append(waiter)
         await waiter

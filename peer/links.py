@@ -243,8 +243,7 @@ class Links:
 
     async def _close_surplus(self, link: Link) -> None:
         await asyncio.sleep(SURPLUS_LINK_SECONDS)
-        while not link.is_idle:
-            await asyncio.sleep(SURPLUS_LINK_SECONDS)
+        await link.wait_idle()
         link.close(CloseCode.DUPLICATE_LINK, "another link between the two stays")
 
     def _dialled(self, key: tuple[NodeId, LinkKind], task: asyncio.Task[Link]) -> None:

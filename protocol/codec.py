@@ -122,10 +122,7 @@ def _compiled(cls: type[Any]) -> tuple[Writer, Reader]:
 
 def _make_pair(cls: type[Any]) -> tuple[Writer, Reader]:
     hints = get_type_hints(cls, include_extras=True)
-    if dataclasses.is_dataclass(cls):
-        names = [field.name for field in dataclasses.fields(cls)]
-    else:
-        names = list(cls._fields)  # a NamedTuple
+    names = list(cls._fields) if issubclass(cls, tuple) else [field.name for field in dataclasses.fields(cls)]  # type: ignore[attr-defined]
     pairs = [_compile(hints[name]) for name in names]
     writers = [write for write, _ in pairs]
     readers = list(zip(names, (read for _, read in pairs), strict=True))

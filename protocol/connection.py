@@ -4,7 +4,8 @@ Owns the hello and its rules, request ids, the window of open requests, payload 
 `now` (seconds of any monotone clock) and goes out as `next_deadline`. Called by `peer.link.Link`, and by tests and other
 implementations through `protocol.testing.ConnectionPair`.
 
-A peer that breaks a rule ends the link at one place, `_fail`: a `Close` is sent, one `Closed` event is returned, and from then on input is ignored.
+A peer that breaks a rule ends the link at one place, `_fail`: a `Close` is sent, one `Closed` event is returned, and
+from then on input is ignored.
 """
 
 from collections.abc import Callable
@@ -178,9 +179,8 @@ class Connection:
         events: list[Event] = []
         try:
             for frame in self._reader.buffer_updated(count):
-                self._take_frame(frame, now, events)
-                if self._closed:
-                    break
+                if not self._closed:
+                    self._take_frame(frame, now, events)
         except RemoteProtocolError as error:
             self._fail(error.code, error.reason, events)
         return events

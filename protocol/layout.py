@@ -218,7 +218,8 @@ def propose(layout: Layout, members: Sequence[Member]) -> Layout | None:
     """Return the step from a stable layout towards `members`: joint where owners change, stable where only
     names, zones or addresses do, None where nothing does.
     """
-    assert not layout.is_joint and members
+    assert not layout.is_joint
+    assert members
     ordered = tuple(sorted(members, key=lambda member: member.node_id))
     sites = [Site(member.node_id, member.weight, member.zone) for member in ordered]
     homes = min(layout.record.replication, len(ordered))

@@ -167,9 +167,11 @@ def winner(row: Row) -> Version | None:
 
 
 def siblings(row: Row) -> list[Version]:
-    """Return the concurrent versions that are no tombstones, the winner first."""
+    """Return the concurrent versions that are no tombstones, the winner first. Markers of a folder are all one."""
     live = [head for head in row.heads if head.kind is not Kind.TOMBSTONE]
-    return sorted(live, key=lambda head: (head.hlc, head.dot.actor, head.dot.counter), reverse=True)
+    live.sort(key=lambda head: (head.hlc, head.dot.actor, head.dot.counter), reverse=True)
+    first_marker = next((head for head in live if head.kind is Kind.DIRECTORY), None)
+    return [head for head in live if head.kind is Kind.FILE or head is first_marker]
 
 
 def row_fault(row: Row) -> str | None:

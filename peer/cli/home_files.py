@@ -117,9 +117,9 @@ def key_for_node(home: Path, key_file: Path | None) -> ChosenKey:
     known = key_text(home)
     if known is not None:
         return ChosenKey(parsed(known, _origin(home)), is_new=False)
-    text = new_key()
-    write_key(path, text)
-    return ChosenKey(parsed(text, str(path)), is_new=True)
+    key = new_key()
+    write_key(path, key.text)
+    return ChosenKey(key, is_new=True)
 
 
 def write_node_file(home: Path, *, name: str, node_id: str, addresses: tuple[str, ...]) -> None:

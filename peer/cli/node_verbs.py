@@ -226,8 +226,7 @@ def key_show(settings: Settings) -> None:
 def key_new(settings: Settings) -> None:
     """Make a key in the home, for a cluster that is founded with `shoal up --found`."""
     path = settings.home / KEY_FILE
-    text = new_key()
-    write_key(path, text)
+    write_key(path, new_key().text)
     output = Output(settings)
     output.result({"path": str(path)}, str(path))
     output.note("begin its cluster here with `shoal up --found`; copy it to the others, and there: shoal up --key-file cluster.key")

@@ -5,7 +5,6 @@ something takes longer than a second and stderr is a terminal.
 """
 
 import json
-import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -26,8 +25,8 @@ PIPE_COLUMNS = 8192
 class Bar(Protocol):
     """Progress of one transfer."""
 
-    def __call__(self, done_bytes: int) -> None:
-        """Say that so many bytes are done, of all."""
+    def __call__(self, count: int) -> None:
+        """Say that so many bytes more are done."""
 
 
 class Output:
@@ -97,13 +96,6 @@ def report_error(error: ShoalError, *, as_json: bool) -> None:
     sys.stderr.flush()
 
 
-def start_logging(verbosity: int) -> None:
-    """Send the log to stderr: warnings, with -v what happens, with -vv everything."""
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
-
-
 def plain_table(*columns: str) -> Table:
     """Return a table without lines; a column whose name begins with `>` stands to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -112,7 +104,7 @@ def plain_table(*columns: str) -> Table:
     return table
 
 
-def _say_nothing(done_bytes: int) -> None:
+def _say_nothing(count: int) -> None:
     """The bar of somebody who does not want one."""
 
 
@@ -131,16 +123,18 @@ class _LateBar:
         )
         self._title = title
         self._size = size
+        self._done = 0
         self._began_at = time.monotonic()
         self._task: TaskID | None = None
 
-    def __call__(self, done_bytes: int) -> None:
+    def __call__(self, count: int) -> None:
+        self._done += count
         if self._task is None:
             if time.monotonic() - self._began_at < PROGRESS_AFTER_SECONDS:
                 return
             self._progress.start()
             self._task = self._progress.add_task(self._title, total=self._size)
-        self._progress.update(self._task, completed=done_bytes)
+        self._progress.update(self._task, completed=self._done)
 
     def close(self) -> None:
         """Take the bar away."""

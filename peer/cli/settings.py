@@ -1,9 +1,11 @@
-"""The global options, which stand before or after the verb, and the folder that they choose.
+"""The global options, which stand before or after the verb.
 
-Owns `Settings` (one per invocation, in click's context object), the class of every verb, and the names of the files in a home.
+Owns `Settings` (one per invocation, in click's context object) and the class of every verb.
 """
 
+import logging
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +80,11 @@ class Verb(click.Command):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # click.Command's own signature
         self.params.extend(global_options())
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb, with the log going where -v says."""
+        start_logging(settings_of(ctx).verbosity)
+        return super().invoke(ctx)
+
 
 class VerbGroup(click.Group):
     """A verb with verbs of its own."""
@@ -87,6 +94,13 @@ class VerbGroup(click.Group):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # click.Group's own signature
         self.params.extend(global_options())
+
+
+def start_logging(verbosity: int) -> None:
+    """Send the log to stderr: warnings, with -v what happens, with -vv everything."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
 
 
 pass_settings: Callable[..., Callable[..., object]] = click.make_pass_decorator(Settings, ensure=True)

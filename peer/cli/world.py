@@ -22,7 +22,7 @@ from peer.real.faults import NoFaults
 from peer.real.keys import ClusterKey
 from peer.real.network import RealNetwork
 from peer.real.storage import RealStorage
-from peer.seams import ClientEnv, Env
+from peer.seams import Announcement, ClientEnv, Discovery, Env
 from peer.session import Session, connect
 from peer.store.home import SEED_BYTES, Home, open_home
 
@@ -34,7 +34,27 @@ CONNECT_SECONDS = 5.0
 """How long a node that was named or found may take to let a client in."""
 
 
-async def build_node_world(key: ClusterKey, home: Path, discovery: ZeroconfDiscovery) -> tuple[Env, Home]:
+class NoDiscovery:
+    """`peer.seams.Discovery` of a node that was told to use none."""
+
+    async def announce(self, announcement: Announcement) -> None:
+        """Say nothing."""
+
+    async def hints(self) -> AsyncIterator[tuple[str, ...]]:
+        """Wait for ever, without a hint."""
+        await asyncio.get_running_loop().create_future()
+        yield ()
+
+    async def close(self) -> None:
+        """Nothing was opened."""
+
+
+def discovery_on(key: ClusterKey, interfaces: Sequence[str], *, enabled: bool) -> Discovery:
+    """Return discovery on `interfaces` (none: those of the LAN), or none at all."""
+    return ZeroconfDiscovery(key, interfaces) if enabled else NoDiscovery()
+
+
+async def build_node_world(key: ClusterKey, home: Path, discovery: Discovery) -> tuple[Env, Home]:
     """Open the data folder of `home` and return the node's world and identity.
 
     Raises: WrongUsage when the folder is in use or of a newer format, ShoalError, StorageFailed.

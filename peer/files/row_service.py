@@ -7,6 +7,7 @@ whole row, count. Knows nothing of how a client comes to its context.
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 from peer.errors import Refused, RequestFailed, Unavailable
 from peer.files.access import TRY_SECONDS, Access, milliseconds
@@ -58,7 +59,11 @@ class RowService:
             self._check(request.partition, request.stamp)
             if find_operation(row, request.op_id) is not None:
                 return row
-            _refuse_change_of_kind(row, request)
+            standing = winner(row)
+            if standing is not None:
+                _refuse_change_of_kind(standing, request)
+                if request.kind is Kind.DIRECTORY:
+                    return row  # the folder is marked: a marker more would say nothing
             return published(row, self._version(request, dot, row))
 
         try:
@@ -68,9 +73,9 @@ class RowService:
         except RowCorrupt:
             raise Refused(ErrorCode.CORRUPT, "this replica's row is damaged") from None
         copies = await self._ship(layout, request, row, deadline)
-        stands = find_operation(row, request.op_id)
-        assert stands is not None
-        return Published(stands, copies)
+        standing = winner(row)
+        dot = find_operation(row, request.op_id) or (standing.dot if standing is not None else dot)
+        return Published(dot, copies)
 
     async def merge(self, request: RowMerge) -> Done:
         """Merge whole rows; durable when answered."""
@@ -194,17 +199,14 @@ class RowService:
             return len(done) + 1
         newest = max((e.layout_version for e in failures.values() if isinstance(e, RequestFailed)), default=0)
         if newest > layout.version:
-            try:
+            with suppress(Unavailable):
                 await self._access.catch_up(newest)
-            except Unavailable:
-                pass
         raise Refused(ErrorCode.OUTCOME_UNKNOWN, "it is stored here, but too few replicas have confirmed it in time")
 
 
-def _refuse_change_of_kind(row: Row, request: RowPublish) -> None:
+def _refuse_change_of_kind(standing: Version, request: RowPublish) -> None:
     """A folder does not become a file, nor the reverse, without being removed first."""
-    standing = winner(row)
-    if standing is None or request.kind is Kind.TOMBSTONE or standing.kind is request.kind:
+    if request.kind is Kind.TOMBSTONE or standing.kind is request.kind:
         return
     what = "a folder" if standing.kind is Kind.DIRECTORY else "a file"
     raise Refused(ErrorCode.EXISTS, f"{request.path} is {what}")

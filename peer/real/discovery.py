@@ -1,7 +1,8 @@
 """Multicast DNS by python-zeroconf: a source of hints, nothing more.
 
 Owns the service that a node announces, the filter for its own key, and the watching of interfaces (the library does
-not do that by itself). A record outlives its machine by minutes and "removed" events mean nothing, so nobody concludes anything from silence here.
+not do that by itself). A record outlives its machine by minutes and "removed" events mean nothing: nobody concludes anything
+from silence here.
 """
 
 import asyncio

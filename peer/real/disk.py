@@ -91,7 +91,7 @@ class RealDisk:
             ) from None
 
     def _read(self, path: str, offset: int, length: int | None) -> bytes:
-        with open(self._root / path, "rb", buffering=0) as file:
+        with (self._root / path).open("rb", buffering=0) as file:
             if offset:
                 file.seek(offset)
             return file.read(-1 if length is None else length) or b""

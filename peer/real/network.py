@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Sequence
+from typing import cast
 
 from peer.errors import ConnectFailed
 from peer.real.certificates import ALPN, Credentials, proven_node_id
@@ -40,7 +41,7 @@ class _Gate(asyncio.Protocol):
         self.protocol: asyncio.BufferedProtocol | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses
         tls = transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True)
         try:

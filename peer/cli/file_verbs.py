@@ -1,0 +1,298 @@
+"""The verbs of a user: put, get, cat, ls, stat, rm, mkdir, where. Parsing and rendering only; `peer.client` does the work."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+
+import click
+
+from peer.cli.output import Output, plain_table
+from peer.cli.settings import Settings, Verb, pass_settings
+from peer.cli.text import mode_text, range_of, size_text, time_text
+from peer.cli.transfer import (
+    Download,
+    Upload,
+    for_each,
+    get_file,
+    get_pipe,
+    is_remote_folder,
+    plan_downloads,
+    plan_uploads,
+    put_file,
+    put_pipe,
+)
+from peer.cli.world import client_of
+from peer.client import ChunkPlace, Entry, PutResult, Stat
+from peer.errors import AlreadyThere, WrongUsage
+from peer.real.loop import run
+from protocol.paths import ROOT, normalise
+
+STDIN = 0
+STDOUT = 1
+SHORT_HASH_DIGITS = 16
+
+
+def finish(work: Coroutine[object, object, int | None]) -> None:
+    """Run the work of a verb; a code that is not 0 becomes the exit code, after all was said."""
+    code = run(work)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+@click.command(cls=Verb)
+@click.option("-r", "recursive", is_flag=True, help="Folders with all that is in them.")
+@click.argument("local", nargs=-1, required=True)
+@click.argument("remote")
+@pass_settings
+def put(settings: Settings, recursive: bool, local: tuple[str, ...], remote: str) -> None:
+    """Store LOCAL files (- is standard input) as REMOTE, or in it if it is a folder or ends in /.
+
+    A single folder becomes REMOTE itself, so the same command again does the same again.
+    """
+
+    async def work() -> int:
+        output = Output(settings)
+        async with client_of(settings) as client:
+            plan = plan_uploads(client, local, remote, recursive=recursive, warn=output.warn)
+            with output.transfer("put", total_size(local)) as bar:
+
+                async def store(upload: Upload) -> None:
+                    if upload.local == "-":
+                        result = await put_pipe(client, STDIN, upload.remote, bar)
+                    else:
+                        result = await put_file(client, upload, bar)
+                    output.result(put_document(result), put_text(result))
+
+                return await for_each(plan, store, output.error)
+
+    normalise(remote)
+    finish(work())
+
+
+@click.command(cls=Verb)
+@click.option("-r", "recursive", is_flag=True, help="Folders with all that is in them.")
+@click.argument("remote", nargs=-1, required=True)
+@click.argument("local")
+@pass_settings
+def get(settings: Settings, recursive: bool, remote: tuple[str, ...], local: str) -> None:
+    """Fetch REMOTE files to LOCAL (- is standard output), or into it if it is a folder or ends in /.
+
+    Every byte is verified. What an interrupted get has already is not fetched again.
+    """
+    paths = [normalise(path) for path in remote]
+
+    async def work() -> int | None:
+        output = Output(settings)
+        async with client_of(settings) as client:
+            if local == "-":
+                for path in paths:
+                    with output.transfer(path, None) as bar:
+                        await get_pipe(client, path, STDOUT, bar)
+                return None
+            single = None
+            if len(paths) == 1 and paths[0] != ROOT:
+                single = (await client.stat(paths[0])).entry
+            size = single.size if single is not None and single.type == "file" else None
+            with output.transfer("get", size) as bar:
+
+                async def fetch(download: Download) -> None:
+                    entry = await get_file(client, download, bar)
+                    document = {**entry_document(entry), "local": str(download.local)}
+                    output.result(document, f"{entry.path} -> {download.local}  {size_text(entry.size)}  verified")
+
+                return await for_each(plan_downloads(client, paths, local, recursive=recursive), fetch, output.error)
+
+    if local == "-" and recursive:
+        raise WrongUsage("a folder does not fit into standard output: name a local folder")
+    finish(work())
+
+
+@click.command(cls=Verb)
+@click.option("--range", "span", default="", metavar="A-B", help="Bytes A to B only, both included and counted from 0; A- to the end.")
+@click.argument("remote")
+@pass_settings
+def cat(settings: Settings, span: str, remote: str) -> None:
+    """Write a file to standard output."""
+    try:
+        begin, end = range_of(span) if span else (0, None)
+    except ValueError as error:
+        raise WrongUsage(f"--range {error}") from None
+    path = normalise(remote)
+
+    async def work() -> None:
+        output = Output(settings)
+        async with client_of(settings) as client:
+            with output.transfer(path, None) as bar:
+                await get_pipe(client, path, STDOUT, bar, begin, end)
+
+    finish(work())
+
+
+@click.command(cls=Verb)
+@click.option("-l", "long", is_flag=True, help="Mode, size, time, version as well.")
+@click.option("-R", "recursive", is_flag=True, help="What is in the folders as well.")
+@click.argument("remote", default=ROOT)
+@pass_settings
+def ls(settings: Settings, long: bool, recursive: bool, remote: str) -> None:
+    """List a folder. Concurrent versions of one file are entries of their own."""
+    path = normalise(remote)
+
+    async def work() -> None:
+        output = Output(settings)
+        async with client_of(settings) as client:
+            async for entry in client.list(path, recursive=recursive):
+                output.result(entry_document(entry), entry_text(entry, long=long, whole_path=recursive))
+
+    finish(work())
+
+
+@click.command(cls=Verb)
+@click.argument("remote")
+@pass_settings
+def stat(settings: Settings, remote: str) -> None:
+    """Show everything about one path."""
+    path = normalise(remote)
+
+    async def work() -> None:
+        async with client_of(settings) as client:
+            found = await client.stat(path)
+        Output(settings).result(stat_document(found), stat_text(found))
+
+    finish(work())
+
+
+@click.command(cls=Verb)
+@click.option("-r", "recursive", is_flag=True, help="Folders with all that is in them.")
+@click.argument("remote", nargs=-1, required=True)
+@pass_settings
+def rm(settings: Settings, recursive: bool, remote: tuple[str, ...]) -> None:
+    """Remove files, or empty folders."""
+    paths = [normalise(path) for path in remote]
+
+    async def work() -> None:
+        output = Output(settings)
+        async with client_of(settings) as client:
+            for path in paths:
+                count = await client.remove(path, recursive=recursive)
+                text = f"removed {path}" + (f" ({count} entries)" if count > 1 else "")
+                output.result({"path": path, "removed": count}, text)
+
+    finish(work())
+
+
+@click.command(cls=Verb)
+@click.argument("remote")
+@pass_settings
+def mkdir(settings: Settings, remote: str) -> None:
+    """Make a folder, and those above it."""
+    path = normalise(remote)
+
+    async def work() -> None:
+        async with client_of(settings) as client:
+            if path == ROOT or await is_remote_folder(client, path):
+                raise AlreadyThere(f"{path} is there already")
+            await client.make_directory(path)
+        Output(settings).result({"path": path, "type": "dir"}, f"made {path}")
+
+    finish(work())
+
+
+@click.command(cls=Verb)
+@click.argument("remote")
+@pass_settings
+def where(settings: Settings, remote: str) -> None:
+    """Show which machines hold which chunk of a file."""
+    path = normalise(remote)
+
+    async def work() -> None:
+        output = Output(settings)
+        async with client_of(settings) as client:
+            count = 0
+            async for place in client.where(path):
+                count += 1
+                output.result(place_document(place), place_text(place))
+        if not count:
+            output.note(f"{path} has no chunks: its content lies in its row, on the machines that keep the name")
+
+    finish(work())
+
+
+# -- rendering ---------------------------------------------------------------
+
+
+def total_size(sources: tuple[str, ...]) -> int | None:
+    """Return how many bytes a put of these moves, where that is known without a walk."""
+    paths = [Path(source) for source in sources]
+    if not all(path.is_file() for path in paths):
+        return None
+    return sum(path.stat().st_size for path in paths)
+
+
+def put_document(result: PutResult) -> dict[str, object]:
+    """Return the JSON shape of a put."""
+    return {"path": result.path, "version": result.version, "size": result.size, "copies": result.copies}
+
+
+def put_text(result: PutResult) -> str:
+    """Return a put as one line."""
+    return f"{result.path}  version {result.version}  {size_text(result.size)}  copies={result.copies}"
+
+
+def entry_document(entry: Entry) -> dict[str, object]:
+    """Return the JSON shape of an entry of a folder; times are seconds since 1970, UTC."""
+    return {
+        "path": entry.path,
+        "name": entry.name,
+        "type": entry.type,
+        "size": entry.size,
+        "modified": entry.modified_milliseconds / 1000,
+        "version": entry.version,
+        "mode": entry.mode,
+        "writer": entry.writer,
+        "conflict": entry.conflict,
+    }
+
+
+def entry_text(entry: Entry, *, long: bool, whole_path: bool) -> str:
+    """Return an entry as `ls` shows it; a folder ends in /."""
+    name = (entry.path if whole_path else entry.name) + ("/" if entry.type == "dir" else "")
+    if not long:
+        return name
+    size = size_text(entry.size) if entry.type == "file" else "-"
+    return f"{mode_text(entry.mode, entry.type)}  {size:>10}  {time_text(entry.modified_milliseconds)}  {entry.version:<16}  {name}"
+
+
+def stat_document(found: Stat) -> dict[str, object]:
+    """Return the JSON shape of a stat."""
+    conflicts = [entry_document(entry) for entry in found.conflicts]
+    return {**entry_document(found.entry), "chunks": found.chunks, "copies": found.copies, "conflicts": conflicts}
+
+
+def stat_text(found: Stat) -> str:
+    """Return a stat as lines of `name: value`."""
+    entry = found.entry
+    rows = [
+        ("path", entry.path),
+        ("type", entry.type),
+        ("size", f"{entry.size} ({size_text(entry.size)})"),
+        ("mode", mode_text(entry.mode, entry.type)),
+        ("modified", time_text(entry.modified_milliseconds)),
+        ("version", entry.version),
+        ("writer", entry.writer),
+        ("chunks", str(found.chunks)),
+        ("copies", str(found.copies)),
+        *(("conflict", other.path) for other in found.conflicts),
+    ]
+    return "\n".join(f"{name + ':':<10}{value}" for name, value in rows)
+
+
+def place_document(place: ChunkPlace) -> dict[str, object]:
+    """Return the JSON shape of a chunk's place."""
+    return {"index": place.index, "hash": place.chunk_id.hex(), "size": place.size, "nodes": list(place.nodes)}
+
+
+def place_text(place: ChunkPlace) -> str:
+    """Return a chunk's place as one line."""
+    nodes = " ".join(place.nodes) or "nobody"
+    return f"{place.index:>6}  {place.chunk_id.hex()[:SHORT_HASH_DIGITS]}  {size_text(place.size):>10}  {nodes}"

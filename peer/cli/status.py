@@ -1,0 +1,117 @@
+"""The verb `status`: the cluster on one screen, and its health in numbers."""
+
+import click
+
+from peer.cli.output import Output, plain_table
+from peer.cli.settings import Settings, Verb, pass_settings
+from peer.cli.text import count_text, size_text
+from peer.cli.world import client_of
+from peer.client import ClusterStatus, MemberStatus
+from peer.real.loop import run
+from protocol.identity import short
+
+STATE_STYLES = {"alive": "green", "joining": "yellow", "dead": "red"}
+
+
+@click.command(cls=Verb)
+@pass_settings
+def status(settings: Settings) -> None:
+    """Show the members of the cluster, and how well the data is kept."""
+
+    async def look() -> ClusterStatus:
+        async with client_of(settings) as client:
+            return await client.status()
+
+    show_status(Output(settings), run(look()))
+
+
+def show_status(output: Output, found: ClusterStatus) -> None:
+    """Show a status as one JSON document, or as a table and what follows from it."""
+    if output.is_json:
+        output.result(status_document(found), "")
+        return
+    alive = sum(member.state == "alive" for member in found.members)
+    output.result({}, f"cluster {short(found.cluster_id)}  layout {found.layout_version}  {alive} of {count_text(len(found.members), 'member')} alive")
+    table = plain_table("name", "id", "address", "state", "zone", ">weight", ">chunks", ">data", ">free")
+    for member in found.members:
+        own = member.status
+        table.add_row(
+            member.name,
+            short(member.node_id),
+            member.address,
+            f"[{STATE_STYLES.get(member.state, 'default')}]{member.state}[/]",
+            member.zone or "-",
+            str(member.weight),
+            str(own.chunks) if own is not None else "?",
+            size_text(own.chunk_bytes) if own is not None else "?",
+            size_text(own.free_bytes) if own is not None else "?",
+        )
+    output.table(table)
+    for line in health_lines(found):
+        output.result({}, line)
+
+
+def status_document(found: ClusterStatus) -> dict[str, object]:
+    """Return the JSON shape of a status. What a member that does not answer would say of itself is null."""
+    return {
+        "cluster": found.cluster_id.hex(),
+        "layout": found.layout_version,
+        "members": [member_document(member) for member in found.members],
+        "health": health_document(found),
+    }
+
+
+def member_document(member: MemberStatus) -> dict[str, object]:
+    """Return the JSON shape of a member."""
+    own = member.status
+    return {
+        "name": member.name,
+        "id": member.node_id.hex(),
+        "address": member.address,
+        "state": member.state,
+        "zone": member.zone,
+        "weight": member.weight,
+        "chunks": own.chunks if own is not None else None,
+        "bytes": own.chunk_bytes if own is not None else None,
+        "free": own.free_bytes if own is not None else None,
+        "uptime_seconds": own.uptime_seconds if own is not None else None,
+    }
+
+
+def health_document(found: ClusterStatus) -> dict[str, object]:
+    """Return the health of the cluster in numbers, summed over the members that answer."""
+    answers = [member.status for member in found.members if member.status is not None]
+    return {
+        "copies_wanted": found.copies_wanted,
+        "copies_needed": found.copies_needed,
+        "alive": sum(member.state == "alive" for member in found.members),
+        "moving_partitions": found.moving_partitions,
+        "owed_chunks": sum(answer.owed_chunks for answer in answers),
+        "corrupt_chunks": sum(answer.corrupt_chunks for answer in answers),
+        "unsynced_partitions": sum(answer.unsynced_partitions for answer in answers),
+        "notices": sorted({notice for answer in answers for notice in answer.notices}),
+    }
+
+
+def health_lines(found: ClusterStatus) -> list[str]:
+    """Return what a person should know of the health, the worst first."""
+    answers = [member.status for member in found.members if member.status is not None]
+    alive = sum(member.state == "alive" for member in found.members)
+    away = len(found.members) - alive
+    lines = []
+    if alive < found.copies_needed:
+        lines.append(f"writes are refused: they need {count_text(found.copies_needed, 'machine')} and {alive} can be reached")
+    if away:
+        lines.append(f"{count_text(away, 'member')} away: what is written now is brought to them when they return")
+    owed = sum(answer.owed_chunks for answer in answers)
+    if owed:
+        lines.append(f"being repaired: {count_text(owed, 'chunk')} with fewer than {found.copies_wanted} copies")
+    if found.moving_partitions:
+        lines.append(f"moving to new owners: {count_text(found.moving_partitions, 'partition')}")
+    corrupt = sum(answer.corrupt_chunks for answer in answers)
+    if corrupt:
+        lines.append(f"damaged on disk and set aside since the start: {count_text(corrupt, 'copy') if corrupt == 1 else f'{corrupt} copies'}")
+    lines.extend(sorted({notice for answer in answers for notice in answer.notices}))
+    if not lines:
+        lines.append(f"healthy: {found.copies_wanted} copies of everything on different machines" if found.copies_wanted > 1 else "healthy: one machine, one copy")
+    return lines

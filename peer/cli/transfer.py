@@ -1,0 +1,375 @@
+"""Files of this machine to and from the cluster: sources, targets, whole folders.
+
+Owns how a local file is read (and noticed to change meanwhile), how one is written (beside its target, then renamed; taken up again
+where an earlier try ended), where each file of a folder goes, and how many are under way. Knows nothing of chunks.
+"""
+
+import asyncio
+import os
+import stat as stat_bits
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from peer.client import Client, Entry, PutResult
+from peer.errors import AlreadyThere, DataLost, NoSuchPath, ShoalError, WrongUsage
+from peer.files.write_path import SourceChanged
+from protocol.hashing import Buffer
+from protocol.paths import ROOT, join, name_of, normalise
+
+FILES_AT_ONCE = 8
+"""Files of one command under way at a time: enough to fill the wire with small ones."""
+GET_TRIES = 3
+"""So often a file may change between being looked at and being fetched."""
+PARTIAL_NAME_BYTES = 200
+"""Of the target's name in the name of the partial file, which has to stay under 255 bytes."""
+Progress = Callable[[int], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A local file (`-`: standard input) and where it goes."""
+
+    local: str
+    remote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A remote file and where it goes."""
+
+    entry: Entry
+    local: Path
+
+
+class LocalFault(ShoalError):
+    """A local file could not be read or written."""
+
+
+OF_ONE_FILE = (LocalFault, SourceChanged, WrongUsage, NoSuchPath, AlreadyThere, DataLost)
+"""What is wrong with one file only: the others of the same command are still tried."""
+
+
+def local_fault(path: object, verb: str, error: OSError) -> LocalFault:
+    """Return an error of the operating system as one line about `path`."""
+    return LocalFault(f"{path}: cannot {verb} it: {error.strerror or error}")
+
+
+# -- one file ----------------------------------------------------------------
+
+
+async def put_file(client: Client, upload: Upload, progress: Progress) -> PutResult:
+    """Store one regular file.
+
+    Raises: LocalFault, and what `Client.put` raises; when the file changes meanwhile nothing is stored.
+    """
+    path = Path(upload.local)
+    try:
+        file = await asyncio.to_thread(path.open, "rb", buffering=0)
+    except OSError as error:
+        raise local_fault(path, "read", error) from None
+    with file:
+        before = os.fstat(file.fileno())
+        if not stat_bits.S_ISREG(before.st_mode):
+            raise WrongUsage(f"{path} is no regular file: use - and a pipe to store what it gives")
+        done = 0
+
+        async def read(count: int) -> bytes:
+            nonlocal done
+            try:
+                data: bytes = await asyncio.to_thread(file.read, count)
+            except OSError as error:
+                raise local_fault(path, "read", error) from None
+            done += len(data)
+            if not data or done >= before.st_size:
+                check_unchanged(file, before, path)
+            return data
+
+        return await client.put(
+            upload.remote,
+            read,
+            size=before.st_size,
+            mode=stat_bits.S_IMODE(before.st_mode) & 0o777,
+            modified_milliseconds=max(0, before.st_mtime_ns // 1_000_000),
+            on_progress=progress,
+        )
+
+
+def check_unchanged(file: BinaryIO, before: os.stat_result, path: Path) -> None:
+    """Make sure that a file is still what it was.
+
+    Raises: LocalFault.
+    """
+    now = os.fstat(file.fileno())
+    if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise LocalFault(f"{path} changed while it was read: nothing was stored, put it again")
+
+
+async def put_pipe(client: Client, descriptor: int, remote: str, progress: Progress) -> PutResult:
+    """Store all that a pipe gives."""
+
+    async def read(count: int) -> bytes:
+        return await in_own_thread(lambda: os.read(descriptor, count))
+
+    return await client.put(remote, read, size=None, on_progress=progress)
+
+
+async def get_pipe(client: Client, path: str, descriptor: int, progress: Progress, begin: int = 0, end: int | None = None) -> Entry:
+    """Write a file, or a part of it, into a pipe.
+
+    Raises: BrokenPipeError when nobody reads it any more, and what `Client.get` raises.
+    """
+
+    async def write(data: Buffer) -> None:
+        rest = memoryview(data)
+        while rest:
+            piece = rest
+            rest = rest[await in_own_thread(lambda: os.write(descriptor, piece)) :]  # noqa: B023  # awaited in this round
+
+    return await client.get(path, write, on_progress=progress, begin=begin, end=end)
+
+
+async def in_own_thread(work: Callable[[], T]) -> T:
+    """Return `work()`, done in a thread that does not keep the process alive.
+
+    A pipe may block for ever, and an executor's thread that is blocked would be waited for at exit.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(set_it: Callable[[], None]) -> None:
+        if not done.done():
+            set_it()
+
+    def body() -> None:
+        try:
+            result = work()
+        except OSError as error:
+            fault = error
+            loop.call_soon_threadsafe(settle, lambda: done.set_exception(fault))
+        else:
+            loop.call_soon_threadsafe(settle, lambda: done.set_result(result))
+
+    threading.Thread(target=body, daemon=True).start()
+    return await done
+
+
+async def get_file(client: Client, download: Download, progress: Progress) -> Entry:
+    """Fetch one file into `download.local`, which shows it whole or not at all. An earlier try of the same version is continued.
+
+    Raises: LocalFault, and what `Client.get` raises.
+    """
+    entry, local = download.entry, download.local
+    for _ in range(GET_TRIES):
+        temporary = partial_path(local, entry.version)
+        try:
+            fetched = await _get_partial(client, entry, temporary, progress)
+            if fetched.version == entry.version:
+                await asyncio.to_thread(_finish, temporary, local, fetched)
+                return fetched
+            # Replaced between the look and the fetch: what an earlier try had of the old version does not fit.
+            with suppress(OSError):
+                temporary.unlink()
+        except OSError as error:
+            raise local_fault(local, "write", error) from None
+        entry = (await client.stat(entry.path)).entry
+    raise AlreadyThere(f"{entry.path} is being replaced again and again: get it later")
+
+
+def partial_path(local: Path, version: str) -> Path:
+    """Return where a file lies until it is whole."""
+    name = local.name.encode()[:PARTIAL_NAME_BYTES].decode(errors="ignore")
+    return local.with_name(f".{name}.{version}.part")
+
+
+async def _get_partial(client: Client, entry: Entry, temporary: Path, progress: Progress) -> Entry:
+    file = await asyncio.to_thread(temporary.open, "ab", buffering=0)
+    with file:
+        begin = file.tell()
+        if begin > entry.size:
+            file.truncate(0)
+            begin = 0
+        progress(begin)
+
+        async def write(data: Buffer) -> None:
+            await asyncio.to_thread(write_all, file, data)
+
+        return await client.get(entry.path, write, on_progress=progress, begin=begin)
+
+
+def write_all(file: BinaryIO, data: Buffer) -> None:
+    """Write all of `data` to an unbuffered file, which may take it in pieces."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _finish(temporary: Path, local: Path, entry: Entry) -> None:
+    temporary.chmod(entry.mode & 0o777)
+    seconds = entry.modified_milliseconds / 1000
+    os.utime(temporary, (seconds, seconds))
+    temporary.replace(local)
+
+
+# -- where files go ----------------------------------------------------------
+
+
+async def is_remote_folder(client: Client, path: str) -> bool:
+    """Return whether `path` is a folder of the cluster."""
+    if path == ROOT:
+        return True
+    try:
+        return (await client.stat(path)).entry.type == "dir"
+    except NoSuchPath:
+        return False
+
+
+async def plan_uploads(
+    client: Client, sources: Sequence[str], remote: str, *, recursive: bool, warn: Callable[[str], None]
+) -> AsyncIterator[Upload]:
+    """Yield each file that `put` stores, and where. Empty folders are made on the way.
+
+    One file goes to `remote`, or into it if that is a folder; one folder becomes `remote` itself; several, and any to a
+    `remote` that ends in /, go into it. So a `put -r` that is repeated does the same again.
+
+    Raises: NoSuchPath, WrongUsage (both before the first file), LocalFault.
+    """
+    target = normalise(remote)
+    into = remote.endswith("/") or len(sources) > 1
+    for source in sources:
+        check_source(source, into=into, recursive=recursive)
+    for source in sources:
+        path = Path(source)
+        if source == "-":
+            yield Upload(source, target)
+        elif path.is_dir():
+            base = join(target, path.resolve().name) if into else target
+            async for upload in _walk(client, path, base, warn):
+                yield upload
+        else:
+            inside = into or await is_remote_folder(client, target)
+            yield Upload(source, normalise(join(target, path.name)) if inside else target)
+
+
+def check_source(source: str, *, into: bool, recursive: bool) -> None:
+    """Make sure that `put` can do something with `source`.
+
+    Raises: NoSuchPath, WrongUsage.
+    """
+    path = Path(source)
+    if source == "-":
+        if into:
+            raise WrongUsage("- has no name of its own: name the file that it becomes, not a folder")
+    elif not path.exists():
+        raise NoSuchPath(f"{source}: no such local file")
+    elif path.is_dir() and not recursive:
+        raise WrongUsage(f"{source} is a folder: put it with -r")
+
+
+async def _walk(client: Client, root: Path, base: str, warn: Callable[[str], None]) -> AsyncIterator[Upload]:
+    folders = [(root, base)]
+    while folders:
+        folder, remote = folders.pop()
+        try:
+            found = await asyncio.to_thread(_scan, folder)
+        except OSError as error:
+            raise local_fault(folder, "read", error) from None
+        if not found and remote != ROOT:
+            await client.make_directory(normalise(remote))
+        for name, kind in found:
+            try:
+                path = normalise(join(remote, name))
+            except ValueError as error:
+                raise WrongUsage(f"{folder / name}: {error}") from None
+            if kind == "dir":
+                folders.append((folder / name, path))
+            elif kind == "file":
+                yield Upload(str(folder / name), path)
+            else:
+                warn(f"{folder / name} is neither file nor folder: left out")
+
+
+def _scan(folder: Path) -> list[tuple[str, str]]:
+    with os.scandir(folder) as entries:
+        found = []
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                kind = "dir"
+            else:
+                kind = "file" if entry.is_file(follow_symlinks=False) else "other"
+            found.append((entry.name, kind))
+    return sorted(found)
+
+
+async def plan_downloads(client: Client, remotes: Sequence[str], local: str, *, recursive: bool) -> AsyncIterator[Download]:
+    """Yield each file that `get` fetches, and where it goes; local folders are made on the way. The rules are those of `plan_uploads`.
+
+    Raises: LocalFault, NoSuchPath, WrongUsage.
+    """
+    target = Path(local)
+    into = local.endswith("/") or len(remotes) > 1
+    operands = [(path, None if path == ROOT else (await client.stat(path)).entry) for path in map(normalise, remotes)]
+    for path, entry in operands:
+        if not recursive and (entry is None or entry.type == "dir"):
+            raise WrongUsage(f"{path} is a folder: get it with -r")
+    for path, entry in operands:
+        if entry is not None and entry.type == "file":
+            inside = into or target.is_dir()
+            _make_local_folder(target if inside else target.parent)
+            yield Download(entry, target / entry.name if inside else target)
+            continue
+        base = target / name_of(path) if into and path != ROOT else target
+        _make_local_folder(base)
+        prefix = path if path == ROOT else path + "/"
+        async for found in client.list(path, recursive=True):
+            place = base / found.path.removeprefix(prefix)
+            if found.type == "dir":
+                _make_local_folder(place)
+            else:
+                yield Download(found, place)
+
+
+def _make_local_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise local_fault(path, "make", error) from None
+
+
+# -- many files --------------------------------------------------------------
+
+
+async def for_each(items: AsyncIterator[T], do: Callable[[T], Awaitable[None]], report: Callable[[ShoalError], None]) -> int:
+    """Do each item, FILES_AT_ONCE at a time; return 0, or the exit code of the first fault.
+
+    A fault of one file is reported and the others go on; what stops them all (no node can be reached) is raised.
+
+    Raises: ShoalError.
+    """
+    code = 0
+    queue: asyncio.Queue[T | None] = asyncio.Queue(FILES_AT_ONCE)
+
+    async def work() -> None:
+        nonlocal code
+        while (item := await queue.get()) is not None:
+            try:
+                await do(item)
+            except OF_ONE_FILE as error:
+                report(error)
+                code = code or error.exit_code
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(FILES_AT_ONCE):
+                group.create_task(work())
+            async for item in items:
+                await queue.put(item)
+            for _ in range(FILES_AT_ONCE):
+                await queue.put(None)
+    except* ShoalError as errors:
+        raise errors.exceptions[0] from None
+    return code

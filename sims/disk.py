@@ -1,0 +1,142 @@
+"""A disk that keeps what was synced, and of the rest what the seed chooses.
+
+Model: a file is content; a folder is names. Content is durable after `sync` of the file, a name (new, replaced, removed) after
+`sync_directory` of its folder. At a crash every file whose content was not synced keeps its old content, a torn prefix of the new, or all of it,
+and every unsynced name falls either way by itself: no order between them is promised, as on a real file system.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from peer.errors import DiskError
+from protocol.hashing import Buffer
+
+LATENCY_SECONDS = (0.00005, 0.002)
+TOTAL_BYTES = 1 << 40
+
+
+@dataclass(slots=True)
+class _File:
+    content: bytes = b""
+    durable: bytes = b""
+
+
+class DiskState:
+    """What is on one machine's disk: it outlives the processes that use it."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.names: dict[str, _File] = {}
+        self.durable_names: dict[str, _File] = {}
+        self.folders: dict[str, None] = {"": None}
+
+    def crash(self) -> None:
+        """Lose power."""
+        survivors: dict[str, _File] = {}
+        for path in sorted({*self.names, *self.durable_names}):
+            now, before = self.names.get(path), self.durable_names.get(path)
+            file = now if now is before or self.random.random() < 0.5 else before
+            if file is not None:
+                survivors[path] = file
+        for file in {id(file): file for file in survivors.values()}.values():
+            if file.content != file.durable:
+                file.content = file.durable = self._torn(file)
+        self.names = dict(survivors)
+        self.durable_names = dict(survivors)
+
+    def _torn(self, file: _File) -> bytes:
+        choice = self.random.random()
+        if choice < 0.4:
+            return file.durable
+        if choice < 0.6:
+            return file.content
+        return file.content[: self.random.randrange(len(file.content) + 1)]
+
+
+class SimDisk:
+    """`peer.seams.Disk` of one process."""
+
+    def __init__(self, state: DiskState) -> None:
+        self._state = state
+
+    async def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Return bytes of a file."""
+        await self._take_time()
+        content = self._file(path).content
+        return content[offset:] if length is None else content[offset : offset + length]
+
+    async def write(self, path: str, parts: Sequence[Buffer]) -> None:
+        """Create or replace a file."""
+        content = b"".join(parts)
+        await self._take_time()
+        self._check_folder(path)
+        file = self._state.names.get(path)
+        if file is None:
+            file = self._state.names[path] = _File()
+        file.content = content
+
+    async def sync(self, path: str) -> None:
+        """Make content durable."""
+        await self._take_time()
+        file = self._file(path)
+        file.durable = file.content
+
+    async def rename(self, source: str, target: str) -> None:
+        """Rename a file."""
+        await self._take_time()
+        self._check_folder(target)
+        file = self._file(source)
+        del self._state.names[source]
+        self._state.names[target] = file
+
+    async def sync_directory(self, path: str) -> None:
+        """Make names durable."""
+        await self._take_time()
+        state = self._state
+        if path not in state.folders:
+            raise DiskError(path, "no such folder", missing=True)
+        for name in [name for name in state.durable_names if _folder_of(name) == path and name not in state.names]:
+            del state.durable_names[name]
+        for name, file in state.names.items():
+            if _folder_of(name) == path:
+                state.durable_names[name] = file
+
+    async def remove(self, path: str) -> None:
+        """Remove a file."""
+        await self._take_time()
+        self._state.names.pop(path, None)
+
+    async def make_directory(self, path: str) -> None:
+        """Create a folder; folders are durable at once in this model."""
+        parts = path.split("/")
+        for count in range(len(parts)):
+            self._state.folders["/".join(parts[: count + 1])] = None
+
+    async def names(self, path: str) -> list[str]:
+        """Return the names in a folder."""
+        await self._take_time()
+        return sorted(name.rpartition("/")[2] for name in self._state.names if _folder_of(name) == path)
+
+    async def space(self) -> tuple[int, int]:
+        """Return (total, free) bytes."""
+        used = sum(len(file.content) for file in self._state.names.values())
+        return TOTAL_BYTES, TOTAL_BYTES - used
+
+    async def _take_time(self) -> None:
+        await asyncio.sleep(self._state.random.uniform(*LATENCY_SECONDS))
+
+    def _file(self, path: str) -> _File:
+        file = self._state.names.get(path)
+        if file is None:
+            raise DiskError(path, "no such file", missing=True)
+        return file
+
+    def _check_folder(self, path: str) -> None:
+        if _folder_of(path) not in self._state.folders:
+            raise DiskError(path, "no such folder", missing=True)
+
+
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0]

@@ -1,0 +1,33 @@
+"""Rare paths made common, and CPU work done at once."""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class SimFaults:
+    """`peer.seams.Faults`: a share of the labels is active in a run, and then now and then."""
+
+    def __init__(self, random: Random, *, label_share: float, call_share: float) -> None:
+        self._random = random
+        self._label_share = label_share
+        self._call_share = call_share
+        self._active: dict[str, bool] = {}
+
+    def sometimes(self, label: str) -> bool:
+        """Return True rarely, and only for labels that this run has drawn."""
+        if label not in self._active:
+            self._active[label] = self._random.random() < self._label_share
+        return self._active[label] and self._random.random() < self._call_share
+
+
+class SimCompute:
+    """`peer.seams.Compute` without threads: others may run before and after, never meanwhile."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Return `work()`."""
+        await asyncio.sleep(0)
+        return work()

@@ -1,0 +1,184 @@
+"""One direction-pair of a simulated TCP connection, with the contract of `asyncio.Transport`.
+
+Bytes arrive in order, in pieces that have nothing to do with how they were written, after a delay that the seed chooses. A writer
+that is faster than its reader is asked to pause. A cut stalls bytes (TCP would send them again); a reset loses what has not arrived.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Any
+
+from sims.loop import SimLoop, context_of
+
+HIGH_WATER_BYTES = 64 * 1024
+SEGMENT_BYTES_MAX = 256 * 1024
+STALL_RETRY_SECONDS = 0.05
+"""A stalled direction looks again after so long whether its link is whole."""
+
+
+class SimTransport(asyncio.Transport):
+    """One end of a connection."""
+
+    def __init__(self, loop: SimLoop, random: Random, host: str, latency: Callable[[], float]) -> None:
+        super().__init__()
+        self._loop = loop
+        self._random = random
+        self._latency = latency
+        self._context = context_of(host)
+        self.host = host
+        self.peer: SimTransport
+        self.is_cut: Callable[[], bool] = lambda: False
+        """Whether bytes from here to the peer are stalled."""
+        self._protocol: asyncio.BufferedProtocol
+        self._outgoing: deque[memoryview] = deque()
+        self._buffered = 0
+        self._high, self._low = HIGH_WATER_BYTES, HIGH_WATER_BYTES // 4
+        self._writing_paused = self._reading_paused = False
+        self._closing = self._lost = False
+        self._pumping = False
+
+    def begin(self, protocol: asyncio.BufferedProtocol) -> None:
+        """Give this end its protocol."""
+        self._protocol = protocol
+        protocol.connection_made(self)
+
+    # -- asyncio.Transport ---------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send bytes."""
+        if self._closing or not len(data):
+            return
+        self._outgoing.append(memoryview(bytes(data)))
+        self._buffered += len(data)
+        if self._buffered > self._high and not self._writing_paused:
+            self._writing_paused = True
+            self._protocol.pause_writing()
+        self._pump()
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Send bytes."""
+        self.write(b"".join(list_of_data))
+
+    def can_write_eof(self) -> bool:
+        """Return False: a link ends as a whole."""
+        return False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set when the protocol is asked to pause and to resume."""
+        self._high = HIGH_WATER_BYTES if high is None else high
+        self._low = self._high // 4 if low is None else low
+
+    def get_write_buffer_size(self) -> int:
+        """Return the bytes that the peer has not received."""
+        return self._buffered
+
+    def pause_reading(self) -> None:
+        """Deliver nothing for now."""
+        self._reading_paused = True
+
+    def resume_reading(self) -> None:
+        """Deliver again."""
+        self._reading_paused = False
+        self.peer._pump()
+
+    def is_reading(self) -> bool:
+        """Return whether bytes are delivered."""
+        return not self._reading_paused and not self._closing
+
+    def is_closing(self) -> bool:
+        """Return whether the end has begun."""
+        return self._closing
+
+    def close(self) -> None:
+        """Send what is left, then end."""
+        if not self._closing:
+            self._closing = True
+            self._pump()
+
+    def abort(self) -> None:
+        """End at once; the peer sees a reset."""
+        if not self._lost:
+            self._closing = True
+            self._lose(None)
+            self._later(self.peer, ConnectionResetError("reset by the peer"))
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return the protocol."""
+        return self._protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Replace the protocol."""
+        assert isinstance(protocol, asyncio.BufferedProtocol)
+        self._protocol = protocol
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return the default: there is nothing behind this transport."""
+        return default
+
+    # -- the wire ------------------------------------------------------------
+
+    def reset(self) -> None:
+        """The other host is gone: this end notices."""
+        self._lose(ConnectionResetError("reset by the peer"))
+
+    def _pump(self) -> None:
+        """Have the next piece travel, one at a time per direction so that order is kept."""
+        if self._pumping or self._lost or (not self._outgoing and not self._closing):
+            return
+        self._pumping = True
+        self._loop.call_later(self._latency(), self._travel, context=self.peer._context)
+
+    def _travel(self) -> None:
+        self._pumping = False
+        if self._lost:
+            return
+        if self.is_cut():
+            self._pumping = True
+            self._loop.call_later(STALL_RETRY_SECONDS, self._travel, context=self.peer._context)
+            return
+        if self._outgoing:
+            if self.peer._reading_paused:
+                return
+            self._deliver()
+        if self._outgoing:
+            self._pump()
+        elif self._closing:
+            self.peer._lose(None)
+            self._loop.call_soon(self._lose, None, context=self._context)
+
+    def _deliver(self) -> None:
+        """Give the peer some of what has arrived, in pieces of the seed's choice."""
+        budget = self._random.randint(1, SEGMENT_BYTES_MAX)
+        delivered = 0
+        while self._outgoing and budget > 0 and not self.peer._lost and not self.peer._reading_paused:
+            piece = self._outgoing[0]
+            target = self.peer._protocol.get_buffer(len(piece))
+            count = min(len(piece), len(target), budget)
+            memoryview(target)[:count] = piece[:count]
+            if count == len(piece):
+                self._outgoing.popleft()
+            else:
+                self._outgoing[0] = piece[count:]
+            budget -= count
+            delivered += count
+            self.peer._protocol.buffer_updated(count)
+        self._buffered -= delivered
+        if self._writing_paused and self._buffered <= self._low:
+            self._writing_paused = False
+            self._loop.call_soon(self._resume, context=self._context)
+
+    def _resume(self) -> None:
+        if not self._lost:
+            self._protocol.resume_writing()
+
+    def _later(self, end: "SimTransport", error: Exception) -> None:
+        self._loop.call_later(self._latency(), end._lose, error, context=end._context)
+
+    def _lose(self, error: Exception | None) -> None:
+        if self._lost:
+            return
+        self._lost = self._closing = True
+        self._outgoing.clear()
+        self._loop.call_soon(self._protocol.connection_lost, error, context=self._context)

@@ -13,9 +13,12 @@ serves only the stamp that is its own: that is the fence (rule F) that makes arb
 Owns the record, its validity, and the three transitions. Knows nothing of who decides one, nor of time.
 """
 
+import struct
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Annotated, Final
 
@@ -81,22 +84,15 @@ class Layout:
         self.cluster_id = ClusterId(record.cluster_id)
         self.is_joint = record.new_columns > 0
         self.members: dict[NodeId, Member] = {member.node_id: member for member in record.members}
-        self._ids = [member.node_id for member in record.members]
         self._sites = [Site(member.node_id, member.weight, member.zone) for member in record.members]
 
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "Layout":
+    @staticmethod
+    def from_bytes(data: bytes) -> "Layout":
         """Return the layout of an encoded record.
 
         Raises: RemoteProtocolError.
         """
-        record = decode(LayoutRecord, data)
-        fault = _record_fault(record)
-        if fault is not None:
-            raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"layout record: {fault}")
-        layout = cls(record)
-        layout.data = bytes(data)
-        return layout
+        return _parsed(bytes(data))
 
     @cached_property
     def data(self) -> bytes:
@@ -110,11 +106,11 @@ class Layout:
 
     def cfg(self, partition: int) -> int:
         """Return the version at which the state of `partition` last changed: the stamp of its requests."""
-        return int.from_bytes(self.record.cfg[4 * partition : 4 * partition + 4], "big")
+        return self.stamps[partition]
 
     def is_joint_at(self, partition: int) -> bool:
         """Return whether `partition` is moving."""
-        return self.is_joint and self._row(partition, new=False) != self._row(partition, new=True)
+        return self.is_joint and self._old[partition] != self._new[partition]
 
     @cached_property
     def joint_partitions(self) -> tuple[int, ...]:
@@ -123,11 +119,11 @@ class Layout:
 
     def old_set(self, partition: int) -> Row:
         """Return S of a stable partition, O of a joint one."""
-        return self._owners(self._row(partition, new=False))
+        return self._old[partition]
 
     def new_set(self, partition: int) -> Row | None:
         """Return W of a joint partition, None for a stable one."""
-        return self._owners(self._row(partition, new=True)) if self.is_joint_at(partition) else None
+        return self._new[partition] if self.is_joint_at(partition) else None
 
     def replica_sets(self, partition: int) -> tuple[Row, ...]:
         """Return the sets of which a majority *each* is needed: (S,) or (O, W)."""
@@ -166,27 +162,52 @@ class Layout:
         return min(self.record.replication, columns // 2 + 1)
 
     @cached_property
+    def stamps(self) -> "array[int]":
+        """`cfg` of every partition."""
+        stamps = array("I", self.record.cfg)
+        if sys.byteorder == "little":
+            stamps.byteswap()
+        return stamps
+
+    @cached_property
     def _owned(self) -> dict[NodeId, tuple[int, ...]]:
         return {}
 
-    def _row(self, partition: int, *, new: bool) -> bytes:
-        record = self.record
-        if new:
-            return record.new_table[partition * record.new_columns : (partition + 1) * record.new_columns]
-        return record.old_table[partition * record.old_columns : (partition + 1) * record.old_columns]
+    @cached_property
+    def _old(self) -> list[Row]:
+        return _rows(self.record.old_table, self.record.old_columns, tuple(self.members))
 
-    def _owners(self, row: bytes) -> Row:
-        return tuple(self._ids[index] for index in row)
+    @cached_property
+    def _new(self) -> list[Row]:
+        return _rows(self.record.new_table, self.record.new_columns, tuple(self.members))
 
     def _find_owned(self, node_id: NodeId) -> tuple[int, ...]:
         if node_id not in self.members:
             return ()
-        index = self._ids.index(node_id)
-        owned = []
-        for partition in range(_PARTITIONS):
-            if index in self._row(partition, new=False) or (self.is_joint and index in self._row(partition, new=True)):
-                owned.append(partition)
-        return tuple(owned)
+        new = self._new if self.is_joint else self._old
+        return tuple(p for p in range(_PARTITIONS) if node_id in self._old[p] or node_id in new[p])
+
+
+def _rows(table: bytes, columns: int, ids: tuple[NodeId, ...]) -> list[Row]:
+    """Return a table's rows; equal rows are one object, for they are many and the table is small."""
+    rows: dict[bytes, Row] = {}
+    result = []
+    for at in range(0, len(table), columns):
+        raw = table[at : at + columns]
+        row = rows.get(raw)
+        if row is None:
+            row = rows[raw] = tuple(ids[index] for index in raw)
+        result.append(row)
+    return result
+
+
+@lru_cache(maxsize=4)
+def _parsed(data: bytes) -> Layout:
+    record = decode(LayoutRecord, data)
+    fault = _record_fault(record)
+    if fault is not None:
+        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"layout record: {fault}")
+    return Layout(record)
 
 
 def weight_of(capacity_bytes: int) -> int:
@@ -244,6 +265,7 @@ def abort(layout: Layout) -> Layout:
     return _settle(layout, new=False)
 
 
+@lru_cache(maxsize=4)
 def follows(parent: Layout, child: Layout) -> str | None:
     """Return why `child` is no legal successor of `parent`, or None."""
     if child.cluster_id != parent.cluster_id:
@@ -265,10 +287,8 @@ def follows(parent: Layout, child: Layout) -> str | None:
             return "a joint layout becomes stable in all of O or all of W"
     elif any(sets[0] != before[0] for sets, before in zip(result, origin, strict=True)):
         return "the old owners are not those of the layout before"
-    for partition in range(_PARTITIONS):
-        changed = result[partition] != origin[partition]
-        expected = child.version if changed else parent.cfg(partition)
-        if child.cfg(partition) != expected:
+    for partition, (before, after, old, new) in enumerate(zip(origin, result, parent.stamps, child.stamps, strict=True)):
+        if new != (child.version if after != before else old):
             return f"cfg[{partition}] is not the version at which its state last changed"
     return None
 
@@ -314,7 +334,7 @@ def _successor(
         old_table=bytes(index[owner] for row in old for owner in row),
         new_columns=len(new[0]) if new is not None else 0,
         new_table=bytes(index[owner] for row in new for owner in row) if new is not None else b"",
-        cfg=b"".join(value.to_bytes(4, "big") for value in cfg),
+        cfg=struct.pack(f">{_PARTITIONS}I", *cfg),
     )
     return Layout(record)
 
@@ -345,8 +365,8 @@ def _record_fault(record: LayoutRecord) -> str | None:
     used = frozenset(record.old_table) | frozenset(record.new_table)
     if len(used) != len(ids):
         return "a member owns nothing"
-    stamps = (int.from_bytes(record.cfg[at : at + 4], "big") for at in range(0, len(record.cfg), 4))
-    return None if all(1 <= stamp <= record.version for stamp in stamps) else "a stamp is out of range"
+    stamps = struct.unpack(f">{_PARTITIONS}I", record.cfg)
+    return None if min(stamps) >= 1 and max(stamps) <= record.version else "a stamp is out of range"
 
 
 def _table_fault(columns: int, table: bytes, members: int) -> str | None:
@@ -354,5 +374,5 @@ def _table_fault(columns: int, table: bytes, members: int) -> str | None:
         return "a table has another size than its columns say"
     if max(table) >= members:
         return "a table points beyond the members"
-    rows = (table[at : at + columns] for at in range(0, len(table), columns))
+    rows = frozenset(table[at : at + columns] for at in range(0, len(table), columns))
     return None if all(len(frozenset(row)) == columns for row in rows) else "a partition has an owner twice"

@@ -15,8 +15,8 @@ PACKAGES = ("protocol", "peer", "sims")
 MODULES = sorted(path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 VALUE_MODULES = frozenset(
-    "abc array bisect collections contextlib dataclasses enum functools heapq itertools math operator "
-    "string struct types typing unicodedata".split()
+    "abc array bisect collections contextlib dataclasses enum functools heapq itertools math operator string "
+    "struct types typing unicodedata".split()
 )
 """The standard library as far as it is values and arithmetic: what `protocol` may use."""
 THIRD_PARTY_OF_PROTOCOL = {"protocol/codec.py": {"msgpack"}, "protocol/hashing.py": {"blake3"}}

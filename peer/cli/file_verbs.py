@@ -1,13 +1,11 @@
 """The verbs of a user: put, get, cat, ls, stat, rm, mkdir, where. Parsing and rendering only; `peer.client` does the work."""
 
-import asyncio
-import sys
 from collections.abc import Coroutine
 from pathlib import Path
 
 import click
 
-from peer.cli.output import Output, plain_table
+from peer.cli.output import Output
 from peer.cli.settings import Settings, Verb, pass_settings
 from peer.cli.text import mode_text, range_of, size_text, time_text
 from peer.cli.transfer import (

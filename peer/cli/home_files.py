@@ -95,7 +95,8 @@ def key_for_client(home: Path) -> ClusterKey:
     text = key_text(home)
     if text is None:
         raise NotAllowed(
-            f"there is no key in {home}: run `shoal up` to begin a cluster, or put the key of yours there as {KEY_FILE} or in {KEY_VARIABLE}"
+            f"there is no key in {home}: run `shoal up` to begin a cluster, "
+            f"or put the key of yours there as {KEY_FILE} or into {KEY_VARIABLE}"
         )
     return parsed(text, _origin(home))
 

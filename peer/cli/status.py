@@ -1,6 +1,7 @@
 """The verb `status`: the cluster on one screen, and its health in numbers."""
 
 import click
+from rich.text import Text
 
 from peer.cli.output import Output, plain_table
 from peer.cli.settings import Settings, Verb, pass_settings
@@ -31,16 +32,17 @@ def show_status(output: Output, found: ClusterStatus) -> None:
         output.result(status_document(found), "")
         return
     alive = sum(member.state == "alive" for member in found.members)
-    output.result({}, f"cluster {short(found.cluster_id)}  layout {found.layout_version}  {alive} of {count_text(len(found.members), 'member')} alive")
+    members = count_text(len(found.members), "member")
+    output.result({}, f"cluster {short(found.cluster_id)}  layout {found.layout_version}  {alive} of {members} alive")
     table = plain_table("name", "id", "address", "state", "zone", ">weight", ">chunks", ">data", ">free")
     for member in found.members:
         own = member.status
         table.add_row(
-            member.name,
+            Text(member.name),
             short(member.node_id),
             member.address,
-            f"[{STATE_STYLES.get(member.state, 'default')}]{member.state}[/]",
-            member.zone or "-",
+            Text(member.state, style=STATE_STYLES[member.state]),
+            Text(member.zone or "-"),
             str(member.weight),
             str(own.chunks) if own is not None else "?",
             size_text(own.chunk_bytes) if own is not None else "?",
@@ -110,8 +112,8 @@ def health_lines(found: ClusterStatus) -> list[str]:
         lines.append(f"moving to new owners: {count_text(found.moving_partitions, 'partition')}")
     corrupt = sum(answer.corrupt_chunks for answer in answers)
     if corrupt:
-        lines.append(f"damaged on disk and set aside since the start: {count_text(corrupt, 'copy') if corrupt == 1 else f'{corrupt} copies'}")
+        lines.append(f"damaged on disk and set aside since the start: {count_text(corrupt, 'copy', 'copies')}")
     lines.extend(sorted({notice for answer in answers for notice in answer.notices}))
     if not lines:
-        lines.append(f"healthy: {found.copies_wanted} copies of everything on different machines" if found.copies_wanted > 1 else "healthy: one machine, one copy")
+        lines.append(f"healthy: new files are kept in {count_text(found.copies_wanted, 'copy', 'copies')}")
     return lines

@@ -54,10 +54,11 @@ class Sync:
         layout = self._layouts.current
         if layout is None:
             return []
+        stamps = layout.stamps
         return [
             partition
             for partition in layout.partitions_of(self._node_id)
-            if self._system.synced(partition) != layout.cfg(partition) and self._is_new_owner(layout, partition)
+            if self._system.synced(partition) != stamps[partition] and self._is_new_owner(layout, partition)
         ]
 
     async def run(self) -> None:

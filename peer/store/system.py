@@ -5,6 +5,7 @@ corrupt starts as another node (`peer.store.home`). Values are small; what is as
 """
 
 import asyncio
+import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,6 +22,7 @@ COUNTER_BLOCK: Final = 65_536
 """Dot counters reserved with one commit. What a crash leaves unused of a block is skipped."""
 PEERS_MAX: Final = 2 * limits.MEMBERS_MAX
 
+_STAMPS: Final = struct.Struct(f">{limits.PARTITIONS}I")
 _BOOT: Final = b"boot"
 _COUNTER: Final = b"counter"
 _LATEST: Final = b"layout latest"
@@ -39,7 +41,7 @@ class SystemStore:
         self._reserved = 0
         self._reserving = asyncio.Lock()
         self._latest = 0
-        self._synced = bytearray(4 * limits.PARTITIONS)
+        self._synced = [0] * limits.PARTITIONS
         self._peers: dict[NodeId, PeerInfo] = {}
 
     async def open(self) -> None:
@@ -53,13 +55,11 @@ class SystemStore:
             self._latest = await self._integer(_LATEST)
             synced = await self._read(_SYNCED)
             if synced is not None:
-                if len(synced) != len(self._synced):
-                    raise ValueCorrupt("the synced stamps have another length")
-                self._synced = bytearray(synced)
+                self._synced = list(_STAMPS.unpack(synced))
             for key, value in await self._kv.range(_PEER, _PEER + b"\xff", PEERS_MAX):
                 info = decode(PeerInfo, unwrap(key, value))
                 self._peers[info.node_id] = info
-        except (ValueCorrupt, RemoteProtocolError) as error:
+        except (ValueCorrupt, RemoteProtocolError, struct.error) as error:
             raise StoreCorrupt("sys", str(error)) from None
         await self._write(_BOOT, self.boot.to_bytes(4, "big"))
 
@@ -115,15 +115,13 @@ class SystemStore:
 
     def synced(self, partition: int) -> int:
         """Return the stamp under which this node last synced `partition`, 0 if it never did."""
-        return int.from_bytes(self._synced[4 * partition : 4 * partition + 4], "big")
+        return self._synced[partition]
 
     async def mark_synced(self, partitions: Sequence[int], stamp: int) -> None:
         """Note durably that `partitions` are synced under `stamp`."""
-        synced = bytearray(self._synced)
         for partition in partitions:
-            synced[4 * partition : 4 * partition + 4] = stamp.to_bytes(4, "big")
-        self._synced = synced
-        await self._write(_SYNCED, bytes(synced))
+            self._synced[partition] = stamp
+        await self._write(_SYNCED, _STAMPS.pack(*self._synced))
 
     # -- peers ---------------------------------------------------------------
 

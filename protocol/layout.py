@@ -14,8 +14,6 @@ Owns the record, its validity, and the three transitions. Knows nothing of who d
 """
 
 import struct
-import sys
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -162,12 +160,9 @@ class Layout:
         return min(self.record.replication, columns // 2 + 1)
 
     @cached_property
-    def stamps(self) -> "array[int]":
+    def stamps(self) -> tuple[int, ...]:
         """`cfg` of every partition."""
-        stamps = array("I", self.record.cfg)
-        if sys.byteorder == "little":
-            stamps.byteswap()
-        return stamps
+        return struct.unpack(f">{_PARTITIONS}I", self.record.cfg)
 
     @cached_property
     def _owned(self) -> dict[NodeId, tuple[int, ...]]:

@@ -1,8 +1,8 @@
 """A disk that keeps what was synced, and of the rest what the seed chooses.
 
 Model: a file is content; a folder is names. Content is durable after `sync` of the file, a name (new, replaced, removed) after
-`sync_directory` of its folder. At a crash every file whose content was not synced keeps its old content, a torn prefix of the new, or all of it,
-and every unsynced name falls either way by itself: no order between them is promised, as on a real file system.
+`sync_directory` of its folder. At a crash every file whose content was not synced keeps its old content, a torn prefix of the
+new, or all of it, and every unsynced name falls either way by itself: no order between them is promised, as on a real file system.
 """
 
 import asyncio

@@ -154,9 +154,9 @@ class SimTransport(asyncio.Transport):
         delivered = 0
         while self._outgoing and budget > 0 and not self.peer._lost and not self.peer._reading_paused:
             piece = self._outgoing[0]
-            target = self.peer._protocol.get_buffer(len(piece))
+            target = memoryview(self.peer._protocol.get_buffer(len(piece)))
             count = min(len(piece), len(target), budget)
-            memoryview(target)[:count] = piece[:count]
+            target[:count] = piece[:count]
             if count == len(piece):
                 self._outgoing.popleft()
             else:

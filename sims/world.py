@@ -51,7 +51,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = Random(f"world {seed}")
-        self.loop = SimLoop(Random(f"order {seed}"))
+        self.loop = SimLoop(Random(f"order {seed}"))  # type: ignore[abstract]  # what is missing leads out of the world
         self.lan = Lan(self.loop, Random(f"network {seed}"))
         self.airwaves = Airwaves(Random(f"discovery {seed}"))
         self.machines: dict[str, Machine] = {}

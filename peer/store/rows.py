@@ -7,6 +7,7 @@ Key: `r`, partition (two bytes), folder, NUL, name: so a partition, and in it a 
 """
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, TypeVar
@@ -116,20 +117,25 @@ class RowStore:
         Raises: RowCorrupt.
         """
         rows: list[Row] = []
-        for partition in partitions:
-            first = _partition_key(_LIVE, partition)
-            end = _partition_key(_LIVE, partition + 1)
-            if after is not None and partition < after[0]:
-                continue
-            if after is not None and partition == after[0]:
-                first = _key(after[1]) + b"\0"
-            if len(rows) >= rows_max or bytes_max <= 0:
-                return rows, True
-            page, more = await self._collect(first, end, rows_max - len(rows), bytes_max)
-            rows.extend(page)
-            bytes_max -= sum(len(row_bytes(row)) for row in page)
-            if more:
-                return rows, True
+        wanted = [partition for partition in partitions if after is None or partition >= after[0]]
+        if not wanted:
+            return rows, False
+        first = _partition_key(_LIVE, wanted[0])
+        if after is not None and wanted[0] == after[0]:
+            first = _key(after[1]) + b"\0"
+        while pairs := await self._kv.range(first, _end_of(_LIVE), _BATCH):
+            for key, value in pairs:
+                next_wanted = bisect_left(wanted, int.from_bytes(key[1:3], "big"))
+                if next_wanted == len(wanted):
+                    return rows, False
+                if not key.startswith(_partition_key(_LIVE, wanted[next_wanted])):
+                    first = _partition_key(_LIVE, wanted[next_wanted])  # rows of others lie between: jump over them
+                    break
+                if len(rows) >= rows_max or (rows and len(value) > bytes_max):
+                    return rows, True
+                rows.append(_row(key, value))
+                bytes_max -= len(value)
+                first = key + b"\0"
         return rows, False
 
     async def quarantine(self, partitions: Sequence[int]) -> None:

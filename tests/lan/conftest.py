@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from hosts import LanHosts, missing  # noqa: E402  # the harness lies beside the tests, which are no package
+from hosts import LanHosts, missing  # the harness lies beside the tests, which are no package
 
 REQUIRED = os.environ.get("SHOAL_LAN_TESTS") == "required"
 

@@ -1,0 +1,89 @@
+"""A client that keeps its files in memory, and statuses to show."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from peer.client import ChunkPlace, ClusterStatus, Entry, MemberStatus, PutResult, Stat
+from peer.errors import NoSuchPath, ShoalError
+from protocol.identity import ChunkId, NodeId
+from protocol.messages import Status
+from protocol.paths import ROOT, name_of, parent_of
+
+
+@dataclass
+class FakeClient:
+    """What the verbs need of `peer.client.Client`."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
+    failure: ShoalError | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    begins: list[int] = field(default_factory=list)
+    status_found: ClusterStatus | None = None
+
+    def entry(self, path: str) -> Entry:
+        kind = "dir" if path in self.folders else "file"
+        size = len(self.files.get(path, b""))
+        return Entry(path, name_of(path), kind, size, 1_700_000_000_123, 0o640, self.versions.get(path, "abcd1234.17"), "ada", False)
+
+    async def put(self, path, read, *, size, mode=0o644, modified_milliseconds=None, on_progress=None):  # type: ignore[no-untyped-def]
+        data = b""
+        while piece := await read(4096):
+            data += piece
+        self._fail()
+        self.files[path] = data
+        return PutResult(path, "abcd1234.17", len(data), 3)
+
+    async def get(self, path, write, *, on_progress=None, begin=0, end=None):  # type: ignore[no-untyped-def]
+        self._fail()
+        self.begins.append(begin)
+        await write(memoryview(self.files[path])[begin:end])
+        return self.entry(path)
+
+    async def stat(self, path: str) -> Stat:
+        self._fail()
+        if path not in self.files and path not in self.folders:
+            raise NoSuchPath(f"{path}: no such file or folder")
+        return Stat(self.entry(path), 2, 3, ())
+
+    async def list(self, path: str, *, recursive: bool = False) -> AsyncIterator[Entry]:
+        self._fail()
+        prefix = path if path == ROOT else path + "/"
+        for name in sorted([*self.files, *self.folders]):
+            if name.startswith(prefix) and (recursive or parent_of(name) == path):
+                yield self.entry(name)
+
+    async def remove(self, path: str, *, recursive: bool = False) -> int:
+        self._fail()
+        gone = [name for name in [*self.files, *self.folders] if name == path or name.startswith(path + "/")]
+        for name in gone:
+            self.files.pop(name, None)
+        return len(gone)
+
+    async def make_directory(self, path: str) -> None:
+        self._fail()
+        self.folders.append(path)
+
+    async def where(self, path: str) -> AsyncIterator[ChunkPlace]:
+        self._fail()
+        yield ChunkPlace(0, ChunkId(b"\x01" + bytes(31) + b"\xff"), 1024, ("ada", "ben", "cleo"))
+
+    async def status(self) -> ClusterStatus:
+        self._fail()
+        assert self.status_found is not None
+        return self.status_found
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+def member(name: str, state: str = "alive", **numbers: int) -> MemberStatus:
+    """Return a member; one that is not alive says nothing of itself."""
+    node_id = NodeId(name.encode().ljust(16, b"\0"))
+    figures = {"chunks": 10, "chunk_bytes": 4096, "free_bytes": 1 << 30, "owed_chunks": 0, "corrupt_chunks": 0} | numbers
+    own = Status(
+        node_id=node_id, name=name, cluster_id=bytes(16), layout_version=4, uptime_seconds=60, rows=3,
+        capacity_bytes=1 << 40, unsynced_partitions=0, peers=(), notices=(), **figures,
+    )  # fmt: skip
+    return MemberStatus(name, node_id, "10.0.0.1:7400", state, "", 8, own if state == "alive" else None)

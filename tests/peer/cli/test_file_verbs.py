@@ -1,0 +1,241 @@
+"""The verbs of a user, with a client that keeps its files in memory."""
+
+import json
+
+import pytest
+
+from peer.cli.transfer import partial_path
+from peer.errors import AlreadyThere, DataLost, NotAllowed, OutcomeUnknown, ShoalError, Unavailable
+
+
+def test_put_stores_a_file_and_says_version_size_and_copies(shoal, client, tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"hello")
+    result = shoal("put", str(tmp_path / "a.txt"), "/docs/a.txt")
+    assert result.exit_code == 0
+    assert client.files == {"/docs/a.txt": b"hello"}
+    assert result.stdout == "/docs/a.txt  version abcd1234.17  5 B  copies=3\n"
+
+
+def test_put_json_is_one_line_per_file_and_nothing_else(shoal, client, tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"12")
+    result = shoal("put", "--json", str(tmp_path / "a"), str(tmp_path / "b"), "/in")
+    documents = [json.loads(line) for line in result.stdout.splitlines()]
+    assert sorted(document.pop("path") for document in documents) == ["/in/a", "/in/b"]
+    assert documents == [{"version": "abcd1234.17", "size": 2, "copies": 3}] * 2
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("remote", ["/docs", "/docs/"])
+def test_a_file_goes_into_a_folder(shoal, client, tmp_path, remote):
+    client.folders = ["/docs"]
+    (tmp_path / "a.txt").write_bytes(b"x")
+    assert shoal("put", str(tmp_path / "a.txt"), remote).exit_code == 0
+    assert list(client.files) == ["/docs/a.txt"]
+
+
+def test_a_folder_becomes_the_remote_so_that_a_repeated_put_does_the_same_again(shoal, client, tmp_path):
+    tree = tmp_path / "tree"
+    (tree / "deep" / "empty").mkdir(parents=True)
+    (tree / "one").write_bytes(b"1")
+    (tree / "deep" / "two").write_bytes(b"2")
+    for _ in range(2):
+        assert shoal("put", "-r", str(tree), "/t").exit_code == 0
+        assert client.files == {"/t/one": b"1", "/t/deep/two": b"2"}
+    assert set(client.folders) == {"/t/deep/empty"}
+
+
+def test_a_folder_needs_r(shoal, client, tmp_path):
+    result = shoal("put", str(tmp_path), "/t")
+    assert result.exit_code == 2
+    assert "-r" in result.stderr
+
+
+def test_what_is_neither_file_nor_folder_is_left_out_and_named(shoal, client, tmp_path):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "link").symlink_to("/etc/passwd")
+    result = shoal("put", "-r", str(tree), "/t")
+    assert result.exit_code == 0
+    assert str(tree / "link") in result.stderr
+    assert not client.files
+
+
+def test_a_local_file_that_does_not_exist_is_exit_3_before_anything_is_stored(shoal, client, tmp_path):
+    (tmp_path / "a").write_bytes(b"x")
+    assert shoal("put", str(tmp_path / "a"), str(tmp_path / "b"), "/in").exit_code == 3
+    assert not client.files
+
+
+def test_a_file_that_changes_while_it_is_put_fails_and_is_not_stored(shoal, client, tmp_path, monkeypatch):
+    path = tmp_path / "growing"
+    path.write_bytes(bytes(10_000))
+    put = client.put
+
+    async def slow_put(remote, read, **options):
+        async def growing_read(count):
+            data = await read(count)
+            with path.open("ab") as file:
+                file.write(b"more")
+            return data
+
+        return await put(remote, growing_read, **options)
+
+    monkeypatch.setattr(client, "put", slow_put)
+    result = shoal("put", str(path), "/growing")
+    assert result.exit_code == 1
+    assert "changed while it was read" in result.stderr
+    assert not client.files
+
+
+def test_get_writes_the_file_with_its_mode_and_time_and_leaves_nothing_else(shoal, client, tmp_path):
+    client.files = {"/a/b.txt": b"content"}
+    target = tmp_path / "out"
+    result = shoal("get", "/a/b.txt", str(target))
+    assert result.exit_code == 0
+    assert target.read_bytes() == b"content"
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert target.stat().st_mtime == pytest.approx(1_700_000_000.123, abs=0.001)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_get_goes_on_where_an_interrupted_one_ended(shoal, client, tmp_path):
+    client.files = {"/a": b"0123456789"}
+    partial_path(tmp_path / "a", "abcd1234.17").write_bytes(b"0123")
+    assert shoal("get", "/a", str(tmp_path / "a")).exit_code == 0
+    assert client.begins == [4]
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
+def test_get_does_not_build_on_what_it_has_of_another_version(shoal, client, tmp_path):
+    client.files = {"/a": b"0123456789"}
+    partial_path(tmp_path / "a", "ffffffff.1").write_bytes(b"xxxx")
+    assert shoal("get", "/a", str(tmp_path / "a")).exit_code == 0
+    assert client.begins == [0]
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
+def test_a_failed_get_leaves_the_old_target_as_it_was(shoal, client, tmp_path, monkeypatch):
+    client.files = {"/a": b"new"}
+    (tmp_path / "a").write_bytes(b"old")
+
+    async def broken_get(path, write, **options):
+        await write(b"n")
+        raise Unavailable("gone")
+
+    monkeypatch.setattr(client, "get", broken_get)
+    assert shoal("get", "/a", str(tmp_path / "a")).exit_code == 4
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_get_r_fetches_a_tree(shoal, client, tmp_path):
+    client.folders = ["/t", "/t/deep", "/t/empty"]
+    client.files = {"/t/one": b"1", "/t/deep/two": b"2"}
+    assert shoal("get", "-r", "/t", str(tmp_path / "out")).exit_code == 0
+    assert (tmp_path / "out" / "one").read_bytes() == b"1"
+    assert (tmp_path / "out" / "deep" / "two").read_bytes() == b"2"
+    assert (tmp_path / "out" / "empty").is_dir()
+
+
+def test_one_bad_file_of_many_is_reported_and_the_others_arrive(shoal, client, tmp_path, monkeypatch):
+    client.folders = ["/t"]
+    client.files = {f"/t/{number}": b"x" for number in range(20)}
+    get = client.get
+
+    async def sometimes_broken(path, write, **options):
+        if path == "/t/7":
+            raise DataLost("/t/7: every member was asked and none has an intact copy")
+        return await get(path, write, **options)
+
+    monkeypatch.setattr(client, "get", sometimes_broken)
+    result = shoal("get", "-r", "/t", str(tmp_path / "out"))
+    assert result.exit_code == 7
+    assert result.stderr.count("\n") == 1
+    assert len([path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]) == 19
+
+
+def test_cat_writes_the_bytes_of_a_range_both_ends_included(shoal, client, capfd):
+    client.files = {"/a": b"0123456789"}
+    assert shoal("cat", "--range", "2-4", "/a").exit_code == 0
+    assert capfd.readouterr().out == "234"
+
+
+@pytest.mark.parametrize("text", ["4-2", "x", "-5", "1-2-3"])
+def test_a_range_that_is_none_is_wrong_usage(shoal, client, text):
+    assert shoal("cat", f"--range={text}", "/a").exit_code == 2
+
+
+def test_ls_marks_folders_and_ls_json_has_the_agreed_shape(shoal, client):
+    client.folders, client.files = ["/a"], {"/b": b"12"}
+    assert shoal("ls").stdout == "a/\nb\n"
+    documents = [json.loads(line) for line in shoal("ls", "--json").stdout.splitlines()]
+    assert [document["type"] for document in documents] == ["dir", "file"]
+    assert {"path", "name", "type", "size", "modified", "version"} <= documents[1].keys()
+    assert documents[1]["path"] == "/b"
+
+
+def test_ls_l_shows_mode_size_and_version(shoal, client):
+    client.files = {"/b": b"12"}
+    line = shoal("ls", "-l", "/").stdout
+    assert line.startswith("-rw-r-----")
+    assert "abcd1234.17" in line
+    assert line.endswith("  b\n")
+
+
+def test_stat_and_where_have_the_agreed_shapes(shoal, client):
+    client.files = {"/b": b"12"}
+    assert {"chunks", "copies", "writer", "version"} <= json.loads(shoal("stat", "/b", "--json").stdout).keys()
+    place = json.loads(shoal("where", "/b", "--json").stdout)
+    assert place == {"index": 0, "hash": "01" + "00" * 31 + "ff", "size": 1024, "nodes": ["ada", "ben", "cleo"]}
+
+
+def test_rm_removes_and_mkdir_makes(shoal, client):
+    client.files = {"/b": b"12"}
+    assert shoal("rm", "/b").exit_code == 0
+    assert not client.files
+    assert shoal("mkdir", "/new").exit_code == 0
+    assert shoal("mkdir", "/new").exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "name"),
+    [
+        (ShoalError("no"), 1, "failed"),
+        (Unavailable("no"), 4, "unavailable"),
+        (AlreadyThere("no"), 5, "conflict"),
+        (OutcomeUnknown("no"), 6, "outcome-unknown"),
+        (DataLost("no"), 7, "lost"),
+        (NotAllowed("no"), 8, "not-allowed"),
+    ],
+)
+def test_every_error_is_one_line_and_its_exit_code(shoal, client, failure, code, name):
+    client.failure = failure
+    result = shoal("ls")
+    assert result.exit_code == code
+    assert result.stderr == "shoal: no\n"
+    result = shoal("ls", "--json")
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert json.loads(result.stderr) == {"error": "no", "code": name, "detail": {"exit_code": code}}
+
+
+def test_a_path_that_does_not_exist_is_exit_3(shoal, client):
+    assert shoal("stat", "/nowhere").exit_code == 3
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "relative", "/" + "x" * 256, "/" + "x/" * 3000, "/a\0b"])
+@pytest.mark.parametrize("verb", ["ls", "stat", "cat", "rm", "mkdir", "where"])
+def test_a_bad_path_is_refused_before_anything_is_asked(shoal, client, verb, path):
+    client.failure = Unavailable("it was asked")
+    assert shoal(verb, path).exit_code == 2
+
+
+def test_a_bug_is_one_line_without_a_traceback(shoal, client, monkeypatch):
+    async def buggy(path):
+        raise KeyError("oops")
+
+    monkeypatch.setattr(client, "stat", buggy)
+    result = shoal("stat", "/a")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("shoal: a bug in shoal: KeyError")
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,110 @@
+"""Global options, usage errors, and the keys of a home."""
+
+import json
+
+import pytest
+
+from peer.cli.home_files import KEY_FILE, key_for_client, key_for_node, node_addresses, remove_node_file, write_key, write_node_file
+from peer.errors import AlreadyThere, NotAllowed, WrongUsage
+from peer.real.keys import new_key
+
+
+@pytest.mark.parametrize("arguments", [("--json", "ls"), ("ls", "--json")])
+def test_global_options_stand_before_or_after_the_verb(shoal, client, arguments):
+    client.files = {"/a": b""}
+    assert json.loads(shoal(*arguments).stdout)["path"] == "/a"
+
+
+def test_an_option_before_the_verb_is_not_undone_by_the_verb(shoal, home, tmp_path):
+    other = tmp_path / "other"
+    assert shoal("--home", str(other), "key", "new").exit_code == 0
+    assert (other / KEY_FILE).exists()
+    assert shoal("key", "show", "--home", str(other)).stdout == (other / KEY_FILE).read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("put",), ("ls", "--wrong"), ("up", "--listen", "here"), ("up", "--name", "two words")]
+)
+def test_wrong_usage_is_exit_2_and_one_line(shoal, arguments):
+    result = shoal(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("shoal: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_wrong_usage_is_json_when_json_was_asked_for_anywhere(shoal):
+    assert json.loads(shoal("put", "--json").stderr)["code"] == "usage"
+
+
+def test_a_new_key_is_readable_by_its_owner_only_and_never_replaced(shoal, home):
+    assert shoal("key", "new").exit_code == 0
+    assert (home / KEY_FILE).stat().st_mode & 0o777 == 0o600
+    before = (home / KEY_FILE).read_text()
+    assert shoal("key", "new").exit_code == 5
+    assert (home / KEY_FILE).read_text() == before
+
+
+def test_key_show_without_a_key_is_exit_3(shoal):
+    assert shoal("key", "show").exit_code == 3
+
+
+def test_the_key_in_the_environment_comes_first(shoal, home, monkeypatch):
+    text = new_key().text
+    monkeypatch.setenv("SHOAL_KEY", text)
+    assert shoal("key", "show").stdout == text + "\n"
+
+
+def test_a_command_without_a_key_is_not_allowed_and_says_what_to_do(shoal):
+    result = shoal("ls")
+    assert result.exit_code == 8
+    assert "shoal up" in result.stderr
+
+
+def test_a_spoilt_key_is_refused_without_being_repeated(shoal, home):
+    text = new_key().text
+    home.mkdir()
+    (home / KEY_FILE).write_text(text[:-1] + ("a" if text[-1] != "a" else "b"))
+    result = shoal("ls")
+    assert result.exit_code == 2
+    assert text[:20] not in result.stderr
+
+
+def test_a_node_without_any_key_makes_one_and_founds(home):
+    assert key_for_node(home, None).is_new
+    assert not key_for_node(home, None).is_new
+    assert key_for_client(home) == key_for_node(home, None).key
+
+
+def test_a_key_file_is_kept_in_the_home(home, tmp_path):
+    key = new_key()
+    write_key(tmp_path / "k", key.text)
+    chosen = key_for_node(home, tmp_path / "k")
+    assert chosen.key == key
+    assert not chosen.is_new
+    assert key_for_client(home) == key
+
+
+def test_a_home_of_another_key_is_refused(home, tmp_path):
+    write_key(home / KEY_FILE, new_key().text)
+    write_key(tmp_path / "k", new_key().text)
+    with pytest.raises(WrongUsage):
+        key_for_node(home, tmp_path / "k")
+    with pytest.raises(AlreadyThere):
+        write_key(home / KEY_FILE, new_key().text)
+
+
+def test_without_a_key_there_is_no_client(home):
+    with pytest.raises(NotAllowed):
+        key_for_client(home)
+
+
+def test_the_node_of_a_home_is_found_by_its_file_and_a_spoilt_file_means_nothing(home):
+    home.mkdir()
+    assert node_addresses(home) == ()
+    write_node_file(home, name="ada", node_id="00", addresses=("10.0.0.1:7400", "10.1.0.1:7400"))
+    assert node_addresses(home) == ("10.0.0.1:7400", "10.1.0.1:7400")
+    for text in ("", "[]", "{}", '{"addresses": 1}', "\x00"):
+        (home / "node.json").write_text(text)
+        assert node_addresses(home) == ()
+    remove_node_file(home)
+    remove_node_file(home)

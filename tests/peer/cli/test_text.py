@@ -1,0 +1,35 @@
+"""Sizes, ranges and modes as people read and type them."""
+
+import pytest
+
+from peer.cli.text import count_text, mode_text, range_of, size_of, size_text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (64 << 20, "64.0 MiB"), (1 << 60, "1024.0 PiB")]
+)
+def test_a_size_is_shown_in_its_largest_unit(count, text):
+    assert size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("4096", 4096), ("500G", 500 << 30), ("1.5TiB", 3 << 39), ("2 mb", 2 << 20), ("7B", 7)]
+)
+def test_a_size_is_read_in_powers_of_1024(text, count):
+    assert size_of(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1", "1X", "1.2.3", "1 G G"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError):
+        size_of(text)
+
+
+@pytest.mark.parametrize(("text", "span"), [("0-99", (0, 100)), ("5-5", (5, 6)), ("7-", (7, None))])
+def test_a_range_includes_both_ends(text, span):
+    assert range_of(text) == span
+
+
+def test_counts_and_modes():
+    assert (count_text(1, "file"), count_text(2, "file"), count_text(0, "copy", "copies")) == ("1 file", "2 files", "0 copies")
+    assert (mode_text(0o755, "dir"), mode_text(0o640, "file")) == ("drwxr-xr-x", "-rw-r-----")

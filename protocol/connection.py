@@ -179,8 +179,9 @@ class Connection:
         events: list[Event] = []
         try:
             for frame in self._reader.buffer_updated(count):
-                if not self._closed:
-                    self._take_frame(frame, now, events)
+                self._take_frame(frame, now, events)
+                if self._closed:
+                    break
         except RemoteProtocolError as error:
             self._fail(error.code, error.reason, events)
         return events

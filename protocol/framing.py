@@ -10,7 +10,7 @@ memory, so that a chunk goes from the kernel to its final place in one step. Kno
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -115,12 +115,14 @@ class FrameReader:
             self._make_room()
         return memoryview(self._buffer)[self._end :]
 
-    def buffer_updated(self, count: int) -> list[Frame]:
-        """Take `count` bytes that were written to the last buffer and return the frames they complete.
+    def buffer_updated(self, count: int) -> Iterator[Frame]:
+        """Take `count` bytes that were written to the last buffer and yield the frames they complete.
+
+        Each frame is to be dealt with before the next one is asked for: what comes behind it is not looked at earlier, so
+        that `accept_payload` judges a frame in the state that all frames before it have left.
 
         Raises: RemoteProtocolError.
         """
-        frames: list[Frame] = []
         if self._payload_bytes:
             self._payload_filled += count
         else:
@@ -128,10 +130,13 @@ class FrameReader:
         while True:
             if self._payload_bytes:
                 if self._payload_filled < self._payload_bytes:
-                    return frames
-                frames.append(self._finish_payload())
-            if not self._parse(frames):
-                return frames
+                    return
+                yield self._finish_payload()
+            frame = self._parse()
+            if frame is not None:
+                yield frame
+            elif not self._payload_bytes:
+                return
 
     def receive(self, data: Buffer) -> list[Frame]:
         """Take bytes from anywhere, as `get_buffer` and `buffer_updated` would."""
@@ -162,12 +167,12 @@ class FrameReader:
         self._buffer[: len(rest)] = rest
         self._start, self._end = 0, len(rest)
 
-    def _parse(self, frames: list[Frame]) -> bool:
-        """Parse one frame, or its part in front of the payload; False when more bytes are needed."""
+    def _parse(self) -> Frame | None:
+        """Return the next frame; None when more bytes are needed or its payload has begun."""
         available = self._end - self._start
         if available < limits.FRAME_PREFIX_BYTES:
             self._judge_start(available)
-            return False
+            return None
         array, first, header_bytes, second, payload_bytes = _PREFIX.unpack_from(self._buffer, self._start)
         if (array, first, second) != (_ARRAY_OF_FOUR, _UINT32, _UINT32):
             raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "not the beginning of a frame")
@@ -177,7 +182,7 @@ class FrameReader:
         tail_bytes = limits.PAYLOAD_PREFIX_BYTES if payload_bytes else len(_NIL)
         whole = limits.FRAME_PREFIX_BYTES + header_bytes + tail_bytes
         if available < whole:
-            return False
+            return None
         at = self._start + limits.FRAME_PREFIX_BYTES
         header = bytes(memoryview(self._buffer)[at : at + header_bytes])
         tail = self._buffer[at + header_bytes : at + header_bytes + tail_bytes]
@@ -185,12 +190,11 @@ class FrameReader:
         if not payload_bytes:
             if tail != _NIL:
                 raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "an empty payload is nil")
-            frames.append(Frame(header, _NOTHING))
-            return True
+            return Frame(header, _NOTHING)
         if _PAYLOAD_PREFIX.unpack(tail) != (_BIN32, payload_bytes):
             raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "a payload is bin32 of the length that the frame says")
         self._begin_payload(header, payload_bytes)
-        return True
+        return None
 
     def _judge_start(self, available: int) -> None:
         """Refuse what cannot become a frame at its first byte: a peer that talks another language gets no answer."""

@@ -5,6 +5,7 @@ fallbacks for every home that was tried and failed. Nothing here asks the failur
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 
 from peer.errors import Refused
@@ -13,10 +14,12 @@ from peer.files.quorum import collect
 from peer.link import Served
 from peer.store.chunks import ChunkCorrupt, ChunkStore, StoreFull
 from protocol.errors import ErrorCode
-from protocol.identity import ChunkId, NodeId
+from protocol.identity import ChunkId, NodeId, short
 from protocol.layout import Layout
 from protocol.manifest import chunk_matches, chunk_partition
 from protocol.messages import ChunkData, ChunkGet, ChunkPut, ChunksHave, ChunksHeld, ChunkStored
+
+log = logging.getLogger(__name__)
 
 
 class ChunkService:
@@ -104,5 +107,7 @@ class ChunkService:
             return len(done) >= wanted
 
         tried = [node for node in nodes if not self._access.recently_refused(node)]
-        done, _ = await collect(tried, send, enough, TRY_SECONDS)
+        done, failures = await collect(tried, send, enough, TRY_SECONDS)
+        for node, fault in failures.items():
+            log.info("chunk %s was not taken by %s: %s", chunk_id.hex()[:10], short(node), str(fault) or "no answer in time")
         return sorted(done)

@@ -272,6 +272,21 @@ def test_answers_carry_payload_and_the_asker_gives_it_back():
         pair.exchange()
 
 
+@given(st.lists(st.integers(0, 90_000), min_size=2, max_size=8), st.data())
+def test_requests_with_payloads_that_arrive_together_stay_apart(sizes, data):
+    """From the dialler's first byte on: the hello, and requests right behind it, cut anywhere."""
+    pair = ConnectionPair(LinkKind.BULK)
+    pair.a.receive(raw(some_hello("b", LinkKind.BULK), kind=LinkKind.BULK), pair.now)
+    payloads = [bytes([index]) * size for index, size in enumerate(sizes)]
+    ids = [pair.a.send_request(ChunkPut(1000, CHUNK, forward=False), payload) for payload in payloads]
+    stream = b"".join(pair.a.take_output())
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        pair.events_b += pair.b.receive(stream[begin:end], pair.now)
+    assert isinstance(pair.events_b[0], PeerHello)
+    assert [(event.request_id, bytes(event.payload)) for event in pair.events_b[1:]] == list(zip(ids, payloads, strict=True))
+
+
 def test_a_payload_without_memory_is_answered_busy_and_its_credit_returns():
     pair = up(LinkKind.BULK, budget_bytes=5 * MIB)
     message, payload = put(4 * MIB)

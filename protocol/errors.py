@@ -44,7 +44,7 @@ class ErrorCode(IntEnum):
     UNSUPPORTED = 2
     """This node, or this role, does not serve that request."""
     STALE = 3
-    """The stamp is older than this replica's; the answer carries its layout version."""
+    """The stamp is not this replica's own; the answer carries its layout version."""
     NOT_REPLICA = 4
     """This node is no replica of that partition in its own layout."""
     BUSY = 5

@@ -1,11 +1,11 @@
 """Every message of the protocol: one frozen dataclass each.
 
 Owns which messages exist, their numbers, fields and bounds. The codec reads the annotations; the connection
-machine reads `ANSWER` and `LINKS`; nothing here encodes or decides anything.
+machine reads `ANSWER`, `CARRIER` and `PAYLOAD`; nothing here encodes or decides anything.
 
 A header on the wire is `[type, request_id, *fields]` in the order of the fields below. Control messages
 concern the link itself and have request id 0 (`Cancel` apart). A *request* has an even number from 16 on and is
-answered by its `ANSWER` (usually the next number), by `Done`, or by `Failure`.
+answered by its `ANSWER` (the next number, or `Done`) or by `Failure`.
 
 `deadline_milliseconds` is the time that the sender is still willing to wait when it sends: a duration, since two
 machines share no clock. `stamp` is the sender's `cfg[partition]` (`protocol.layout`). Each request is safe to repeat.

@@ -1,0 +1,376 @@
+"""The reference vectors in tests/data/wire are what the code does, and what every other implementation has to do.
+
+`python tests/protocol/test_vectors.py --write` makes them anew, which is right only when the protocol was changed on purpose.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
+
+from peer.real.certificates import Credentials, proven_node_id
+from peer.real.keys import ClusterKey, parse_key
+from protocol.codec import decode, decode_header, encode, encode_header
+from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
+from protocol.framing import FrameReader, frame_parts
+from protocol.identity import ClusterId, NodeId, OpId, node_id_of
+from protocol.layout import Layout, Member, complete, follows, genesis, pack_partitions
+from protocol.limits import PARTITIONS
+from protocol.manifest import NO_CONTENT, ChunkTag, Content, chunk_id_of, chunk_partition, inline_content, pack_manifest
+from protocol.messages import (
+    MESSAGES,
+    Cancel,
+    Carrier,
+    ChunkData,
+    ChunkGet,
+    ChunkPut,
+    ChunksHave,
+    ChunksHeld,
+    ChunkStored,
+    Close,
+    Control,
+    Credit,
+    Done,
+    Failure,
+    Hello,
+    LayoutAnnounce,
+    LayoutGet,
+    LayoutIs,
+    LinkKind,
+    ListFetch,
+    ListPage,
+    Message,
+    PartitionPull,
+    PeerInfo,
+    Peers,
+    PeersGet,
+    PeerStatus,
+    Ping,
+    Pong,
+    Published,
+    PulledRows,
+    Role,
+    RowFetch,
+    RowIs,
+    RowMerge,
+    RowPublish,
+    Status,
+    StatusGet,
+    SyncReport,
+)
+from protocol.paths import folder_partition, row_partition
+from protocol.rows import range_digest, row_digest
+from protocol.versions import Dot, Kind, Row, Vector, Version, context_of, empty_row, merge, published, winner
+
+FOLDER = Path(__file__).parents[1] / "data" / "wire"
+
+A, B, C = (NodeId(bytes([number]) * 16) for number in (0xA1, 0xB2, 0xC3))
+CLUSTER = ClusterId(bytes(range(16)))
+DIGEST = bytes(range(0x10, 0x20))
+CHUNK = chunk_id_of(ChunkTag.DATA, b"a chunk\n")
+PATH = "/films/été.mp4"
+NOW = 1_700_000_000_000
+
+
+def op(number: int) -> OpId:
+    return OpId(bytes([number]) * 16)
+
+
+def version(
+    actor: NodeId, counter: int, operation: int, context: Vector = (), *, kind: Kind = Kind.FILE, text: bytes = b"one", tick: int = 0
+) -> Version:
+    content, size = (inline_content(text), len(text)) if kind is Kind.FILE else (NO_CONTENT, 0)
+    return Version(Dot(actor, counter), context, NOW << 16 | tick, op(operation), kind, size, 0o644, NOW, "ada", content)
+
+
+def row_of(*versions: Version) -> Row:
+    row = empty_row(PATH)
+    for each in versions:
+        row = published(row, each)
+    return row
+
+
+ROW = row_of(version(A, 7, 1))
+CHUNKED = Content(1, 262_144, 0, (CHUNK, CHUNK), b"")
+PARTITION = row_partition(PATH)
+
+
+# -- one message of each type ------------------------------------------------
+
+EXAMPLES: tuple[Message, ...] = (
+    Hello(
+        1, 1, 0, LinkKind.CTL, Role.MEMBER, A, 3, CLUSTER, 5, DIGEST, "ada", "attic", 1 << 40, ("192.0.2.1:7400", "[2001:db8::1]:7400"),
+        {"later": b"\x01"},
+    ),
+    Ping(7),
+    Pong(7),
+    Credit(1_048_576),
+    Cancel(),
+    Close(CloseCode.NORMAL, "stopping"),
+    Failure(ErrorCode.STALE, "stamp 4 is not 5", 6),
+    Done(),
+    PeersGet(5000),
+    Peers((PeerInfo(A, "ada", ("192.0.2.1:7400",)), PeerInfo(B, "ben", ()))),
+    LayoutGet(5000, 0),
+    LayoutIs(b""),
+    LayoutAnnounce(5000, CLUSTER, 6, DIGEST),
+    SyncReport(10_000, 6, pack_partitions([0, 9, 4095])),
+    StatusGet(2000),
+    Status(A, "ada", CLUSTER, 6, 3600, 12, 3_145_728, 4, 1 << 40, 1 << 39, 0, 1, 0, (PeerStatus(B, True),), ("hello",)),
+    RowPublish(6000, PARTITION, 5, op(1), PATH, (Dot(B, 2),), Kind.FILE, 300_000, 0o644, NOW, "ada", CHUNKED, (A, B, C)),
+    Published(Dot(A, 7), 3),
+    RowMerge(2000, PARTITION, 5, (ROW,)),
+    RowFetch(2000, PARTITION, 5, PATH, True),
+    RowIs(row_digest(ROW), (ROW,)),
+    ListFetch(2000, folder_partition("/films"), 5, "/films", "", "z", False),
+    ListPage(range_digest([row_digest(ROW)]), "z", ()),
+    PartitionPull(10_000, 5, pack_partitions([PARTITION]), 0, ""),
+    PulledRows((ROW,), False),
+    ChunkPut(12_000, CHUNK, True),
+    ChunkStored((A, B, C)),
+    ChunkGet(10_000, CHUNK),
+    ChunkData(),
+    ChunksHave(2000, (CHUNK, chunk_id_of(ChunkTag.MANIFEST, CHUNK))),
+    ChunksHeld(6, b"\x01"),
+)  # fmt: skip
+
+REFUSED: tuple[tuple[str, str], ...] = (
+    ("a Ping whose nonce is not in its shortest form", "930200cd0007"),
+    ("a Ping whose type is not in its shortest form", "93cc020007"),
+    ("a Ping with a field too many", "9402000700"),
+    ("a Ping with a field too few", "920200"),
+    ("a Ping with a negative nonce", "930200ff"),
+    ("a Ping with a float for a nonce", "930200ca40e00000"),
+    ("a Ping with a request id", "93020107"),
+    ("a PeersGet without a request id", "931000cd1388"),
+    ("a PeersGet with a deadline beyond the limit", "931001ce000927c1"),
+    ("a type that does not exist", "92c8ff00"),
+    ("a byte behind the header", "9302000700"),
+)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: bytes in hexadecimal, nested values by the names of their fields."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Dot):
+        return [value.actor.hex(), value.counter]
+    if isinstance(value, tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return value
+
+
+def link_of(message: Message) -> LinkKind:
+    return LinkKind.BULK if message.CARRIER is Carrier.BULK else LinkKind.CTL
+
+
+def messages_document() -> dict[str, Any]:
+    examples = []
+    for message in EXAMPLES:
+        request_id = 0 if isinstance(message, Control) and not isinstance(message, Cancel) else 258
+        payload = b"a chunk\n" if message.PAYLOAD else b""
+        frame = b"".join(bytes(part) for part in frame_parts(encode_header(message, request_id), payload, link_of(message)))
+        examples.append(
+            {
+                "message": type(message).__name__,
+                "link": link_of(message).name.lower(),
+                "request_id": request_id,
+                "fields": plain(message),
+                "payload": payload.hex(),
+                "frame": frame.hex(),
+            }
+        )
+    return {"frames": examples, "refused headers": [{"why": why, "header": header} for why, header in REFUSED]}
+
+
+# -- rows --------------------------------------------------------------------
+
+
+def merges() -> list[tuple[str, Row, Row]]:
+    """Return examples of rows that meet."""
+    first = version(A, 7, 1)
+    second = version(B, 3, 2, context_of(row_of(first)), text=b"two", tick=1)
+    retried = version(B, 4, 1, tick=2)
+    deleted = version(C, 9, 4, ((Dot(A, 7)),), kind=Kind.TOMBSTONE, tick=5)
+    both_dots = merge(row_of(first), row_of(retried))
+    return [
+        ("a write supersedes what its writer had read", row_of(first), row_of(first, second)),
+        ("concurrent writes are both kept; the higher hlc bears the name", row_of(first), row_of(version(B, 3, 3, text=b"three", tick=1))),
+        ("a retry at another replica is the same write: the lowest dot stays", row_of(first), row_of(retried)),
+        ("a delete that had read one dot of a write ends it under its other dot as well", both_dots, row_of(deleted)),
+        ("a retried dot covers no concurrent write of its actor", both_dots, row_of(version(B, 2, 5, text=b"five", tick=3))),
+        ("a put beats a concurrent delete, whatever the clocks say", row_of(first), row_of(version(C, 9, 4, kind=Kind.TOMBSTONE, tick=9))),
+    ]
+
+
+def rows_document() -> dict[str, Any]:
+    examples = []
+    for why, left, right in merges():
+        merged = merge(left, right)
+        standing = winner(merged)
+        examples.append(
+            {
+                "why": why,
+                "left": encode(left).hex(),
+                "right": encode(right).hex(),
+                "merged": encode(merged).hex(),
+                "digest": row_digest(merged).hex(),
+                "winner": plain(standing.dot) if standing is not None else None,
+            }
+        )
+    digests = [row_digest(ROW), DIGEST]
+    return {
+        "row": [{"fields": plain(ROW), "encoded": encode(ROW).hex(), "digest": row_digest(ROW).hex()}],
+        "range": [{"digests": plain(tuple(digests)), "digest": range_digest(digests).hex()}],
+        "merge": examples,
+    }
+
+
+# -- addresses ---------------------------------------------------------------
+
+
+def addresses_document() -> dict[str, Any]:
+    paths = ["/a", "/films", PATH, "/films/2024/b", "/日本/語"]
+    chunks: Sequence[tuple[ChunkTag, bytes]] = (
+        (ChunkTag.DATA, b""), (ChunkTag.DATA, b"a chunk\n"), (ChunkTag.MANIFEST, b""), (ChunkTag.MANIFEST, pack_manifest([CHUNK, CHUNK])),
+    )  # fmt: skip
+    members = [Member(node, name, "", 1, (f"192.0.2.{number}:7400",)) for number, (node, name) in enumerate([(A, "ada"), (B, "ben")], 1)]
+    alone = genesis(CLUSTER, members[0])
+    joint = Layout(
+        dataclasses.replace(
+            alone.record,
+            version=2,
+            parent=alone.digest,
+            members=tuple(members),
+            new_columns=2,
+            new_table=b"\x00\x01" * PARTITIONS,
+            cfg=(2).to_bytes(4, "big") * PARTITIONS,
+        )
+    )
+    settled = complete(joint)
+    assert follows(alone, Layout.from_bytes(joint.data)) is None
+    assert follows(joint, Layout.from_bytes(settled.data)) is None
+    return {
+        "paths": [{"path": path, "partition": row_partition(path)} for path in paths],
+        "folders": [{"folder": folder, "partition": folder_partition(folder)} for folder in ("/", "/films", "/films/2024")],
+        "chunks": [
+            {"tag": int(tag), "data": data.hex(), "id": chunk_id_of(tag, data).hex(), "partition": chunk_partition(chunk_id_of(tag, data))}
+            for tag, data in chunks
+        ],
+        "partition sets": [{"partitions": [0, 9, 4095], "bitmap": pack_partitions([0, 9, 4095]).hex()}],
+        "layouts": [layout_example(layout) for layout in (alone, joint, settled)],
+    }
+
+
+def layout_example(layout: Layout) -> dict[str, Any]:
+    """Return a record. Its tables and stamps repeat one value for every partition: that value stands for them."""
+    fields = plain(layout.record)
+    for name, width in (("old_table", layout.record.old_columns), ("new_table", layout.record.new_columns), ("cfg", 4)):
+        whole: bytes = getattr(layout.record, name)
+        assert whole == whole[:width] * PARTITIONS
+        fields[name] = {"of each partition": whole[:width].hex()}
+    return {"fields": fields, "bytes": len(layout.data), "digest": layout.digest.hex()}
+
+
+# -- the key -----------------------------------------------------------------
+
+
+def security_document() -> dict[str, Any]:
+    examples = []
+    for secret, seed in ((bytes(range(32)), bytes(range(32, 64))), (bytes(32), b"\xff" * 32)):
+        key = ClusterKey(secret)
+        credentials = Credentials(key, seed)
+        public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        authority, certificate = (
+            load_pem_x509_certificate(pem).public_bytes(Encoding.DER) for pem in (credentials.ca_pem, credentials.certificate_pem)
+        )
+        assert proven_node_id(certificate) == node_id_of(public) == credentials.node_id
+        examples.append(
+            {
+                "secret": secret.hex(),
+                "text": key.text,
+                "ca_seed": key.ca_seed.hex(),
+                "ca_certificate": authority.hex(),
+                "tag": key.tag,
+                "node_seed": seed.hex(),
+                "node_public_key": public.hex(),
+                "node_id": credentials.node_id.hex(),
+                "node_certificate": certificate.hex(),
+            }
+        )
+    return {"keys": examples}
+
+
+DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "messages.json": messages_document,
+    "rows.json": rows_document,
+    "addresses.json": addresses_document,
+    "security.json": security_document,
+}
+
+
+def text_of(document: dict[str, Any]) -> str:
+    """Return a document with one example per line."""
+    parts = []
+    for name, examples in document.items():
+        lines = ",\n  ".join(json.dumps(example, ensure_ascii=False) for example in examples)
+        parts.append(f" {json.dumps(name)}: [\n  {lines}\n ]")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def load(name: str) -> Any:
+    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_vectors_are_what_the_code_does(name):
+    assert load(name) == json.loads(text_of(DOCUMENTS[name]()))
+
+
+def test_there_is_an_example_of_every_message():
+    assert [type(example) for example in EXAMPLES] == sorted(MESSAGES, key=lambda cls: cls.TYPE)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=lambda number: type(EXAMPLES[number]).__name__)
+def test_a_frame_of_the_vectors_is_read_as_its_message(number):
+    example = load("messages.json")["frames"][number]
+    reader = FrameReader(LinkKind[example["link"].upper()], lambda header, size: True)
+    (frame,) = reader.receive(bytes.fromhex(example["frame"]))
+    assert bytes(frame.payload).hex() == example["payload"]
+    assert decode_header(frame.header) == (EXAMPLES[number], example["request_id"])
+
+
+@pytest.mark.parametrize("example", load("messages.json")["refused headers"], ids=lambda example: example["why"])
+def test_a_header_that_is_to_be_refused_is_refused(example):
+    with pytest.raises(RemoteProtocolError):
+        decode_header(bytes.fromhex(example["header"]))
+
+
+@pytest.mark.parametrize("example", load("rows.json")["merge"], ids=lambda example: example["why"])
+def test_rows_of_the_vectors_merge_either_way(example):
+    left, right, merged = (decode(Row, bytes.fromhex(example[side])) for side in ("left", "right", "merged"))
+    assert merge(left, right) == merge(right, left) == merged
+    assert merge(merged, left) == merged
+
+
+@pytest.mark.parametrize("example", load("security.json")["keys"], ids=lambda example: example["tag"])
+def test_a_key_is_read_from_its_text(example):
+    assert parse_key(example["text"]).secret.hex() == example["secret"]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--write"]:
+        sys.exit("usage: test_vectors.py --write")
+    for file_name, build in DOCUMENTS.items():
+        (FOLDER / file_name).write_text(text_of(build()), encoding="utf-8")

@@ -180,7 +180,7 @@ class Connection:
         try:
             for frame in self._reader.buffer_updated(count):
                 self._take_frame(frame, now, events)
-                if self._closed:
+                if events and isinstance(events[-1], Closed):
                     break
         except RemoteProtocolError as error:
             self._fail(error.code, error.reason, events)
@@ -211,9 +211,10 @@ class Connection:
         if due is not None and now - due >= STALL_SECONDS:
             self._heard_at = now - PROBE_IDLE_SECONDS
             self._ping_sent_at = None
-        if now - self._heard_at >= KEEPALIVE_SECONDS:
+        # Compared as `next_deadline` computes them: by differences, rounding could make a tick at its own deadline do nothing, for ever.
+        if now >= self._heard_at + KEEPALIVE_SECONDS:
             self._fail(CloseCode.KEEPALIVE_TIMEOUT, f"nothing heard for {KEEPALIVE_SECONDS:.0f} s", events)
-        elif self._ping_sent_at is None and now - self._heard_at >= PROBE_IDLE_SECONDS:
+        elif self._ping_sent_at is None and now >= self._heard_at + PROBE_IDLE_SECONDS:
             self._ping_nonce = (self._ping_nonce + 1) & 0xFFFFFFFF
             self._ping_sent_at = now
             self._send(Ping(self._ping_nonce), 0)

@@ -108,12 +108,12 @@ class Layout:
 
     def is_joint_at(self, partition: int) -> bool:
         """Return whether `partition` is moving."""
-        return self.is_joint and self._old[partition] != self._new[partition]
+        return partition in self._moving
 
     @cached_property
     def joint_partitions(self) -> tuple[int, ...]:
         """The partitions that are moving, ascending."""
-        return tuple(p for p in range(_PARTITIONS) if self.is_joint_at(p))
+        return tuple(sorted(self._moving))
 
     def old_set(self, partition: int) -> Row:
         """Return S of a stable partition, O of a joint one."""
@@ -141,6 +141,10 @@ class Layout:
         homes = self.homes(partition)
         return [node_id for node_id in preference(partition, self._sites) if node_id not in homes]
 
+    def is_replica(self, node_id: NodeId, partition: int) -> bool:
+        """Return whether `node_id` is a replica of `partition`, in either set."""
+        return node_id in self._old[partition] or (partition in self._moving and node_id in self._new[partition])
+
     def partitions_of(self, node_id: NodeId) -> tuple[int, ...]:
         """Return the partitions that `node_id` is a replica of, in either set, ascending."""
         owned = self._owned.get(node_id)
@@ -163,6 +167,12 @@ class Layout:
     def stamps(self) -> tuple[int, ...]:
         """`cfg` of every partition."""
         return struct.unpack(f">{_PARTITIONS}I", self.record.cfg)
+
+    @cached_property
+    def _moving(self) -> frozenset[int]:
+        if not self.is_joint:
+            return frozenset()
+        return frozenset(p for p, (old, new) in enumerate(zip(self._old, self._new, strict=True)) if old != new)
 
     @cached_property
     def _owned(self) -> dict[NodeId, tuple[int, ...]]:

@@ -21,6 +21,8 @@ from typing import Any, TypeVar, TypeVarTuple
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+STEPS_AT_ONE_INSTANT_MAX = 100_000
+
 WORLD = "world"
 """Host of what drives a run from outside."""
 
@@ -29,6 +31,10 @@ _host: contextvars.ContextVar[str] = contextvars.ContextVar("host", default=WORL
 
 class Deadlock(Exception):
     """Nothing can run, no timer is set, and the run has not ended."""
+
+
+class Livelock(Exception):
+    """Something runs again and again while time stands still."""
 
 
 class OutOfTime(Exception):
@@ -63,13 +69,14 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.failures: list[dict[str, Any]] = []
         """What would have been logged as an unhandled error."""
         self.steps = 0
+        self._steps_now = 0
 
     # -- running -------------------------------------------------------------
 
     def run(self, main: Coroutine[Any, Any, T], *, seconds_max: float) -> T:
         """Run `main` to its end and return its result.
 
-        Raises: Deadlock, OutOfTime, or what `main` raised.
+        Raises: Deadlock, Livelock, OutOfTime, or what `main` raised.
         """
         previous = events._get_running_loop()
         events._set_running_loop(self)
@@ -90,6 +97,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         handle = self._ready[host].popleft()
         if not handle.cancelled():
             self.steps += 1
+            self._steps_now += 1
+            if self._steps_now > STEPS_AT_ONE_INSTANT_MAX:
+                raise Livelock(f"{STEPS_AT_ONE_INSTANT_MAX} steps at {self._now:.6f} s, the last of them {handle!r}")
             handle._run()
 
     def _advance(self, seconds_max: float) -> None:
@@ -97,7 +107,9 @@ class SimLoop(asyncio.AbstractEventLoop):
             heapq.heappop(self._timers)
         if not self._timers:
             raise Deadlock(f"nothing can run any more at {self._now:.3f} s")
-        self._now = max(self._now, self._timers[0][0])
+        if self._timers[0][0] > self._now:
+            self._now = self._timers[0][0]
+            self._steps_now = 0
         if self._now > seconds_max:
             raise OutOfTime(f"not done after {seconds_max} virtual seconds")
         while self._timers and self._timers[0][0] <= self._now:

@@ -127,8 +127,9 @@ class RowService:
     async def pull(self, request: PartitionPull) -> PulledRows:
         """Give a page of rows to a new owner, once this source is fenced for all of the partitions (rule S)."""
         partitions = unpack_partitions(request.partitions)
+        await self._catch_up(request.stamp)
         for partition in partitions:
-            await self._fenced(partition, request.stamp)
+            self._check(partition, request.stamp)
         await self._rows.drain()  # what was accepted under the stamp before must be visible to the pull
         after = (request.after_partition, request.after_path) if request.after_path else None
         try:
@@ -146,16 +147,19 @@ class RowService:
 
         Raises: Refused with STALE or NOT_REPLICA.
         """
+        await self._catch_up(stamp)
+        return self._check(partition, stamp)
+
+    async def _catch_up(self, stamp: int) -> None:
         if stamp > self._access.layout.version:
             try:
                 await self._access.catch_up(stamp)
             except Unavailable as error:
                 raise Refused(ErrorCode.UNAVAILABLE, f"this replica cannot catch up: {error}") from None
-        return self._check(partition, stamp)
 
     def _check(self, partition: int, stamp: int) -> Layout:
         layout = self._access.layout
-        if self._access.node_id not in layout.replicas(partition):
+        if not layout.is_replica(self._access.node_id, partition):
             raise Refused(ErrorCode.NOT_REPLICA, "this node is no replica of the partition")
         if stamp != layout.cfg(partition):
             raise Refused(ErrorCode.STALE, f"stamp {stamp} is not {layout.cfg(partition)}")

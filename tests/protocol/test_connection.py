@@ -349,6 +349,21 @@ def test_a_peer_that_answers_pings_stays():
     assert pair.events_a == [] == pair.events_b
 
 
+@given(st.floats(0, 1e9), st.integers(1, 8))
+def test_a_tick_at_its_deadline_always_moves_the_deadline(begin, ticks):
+    """Rounding must not keep a timer at one instant: that is a loop that burns a core."""
+    pair = ConnectionPair()
+    pair.now = begin
+    pair.a = Connection(lambda kind: some_hello("a", kind), LinkKind.CTL, some_node_id("b"), pair.budget, begin)
+    pair.exchange()
+    for _ in range(ticks):
+        due = pair.a.next_deadline()
+        if due is None:
+            break
+        pair.a.tick(due)
+        assert pair.a.next_deadline() is None or pair.a.next_deadline() > due
+
+
 def test_a_side_that_stood_still_itself_does_not_blame_the_peer():
     pair = up()
     assert pair.a.tick(100.0) == []

@@ -1,0 +1,279 @@
+"""Five real nodes in one process, on virtual time: what the first page of the README promises, over many orders and delays.
+
+The seed chooses every order, delay, torn write and crash moment. A failing seed fails again: `pytest tests/sims -k 'seed_and_name'`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+
+import pytest
+
+from peer.client import Client, PutResult
+from peer.errors import OutcomeUnknown, ShoalError, Unavailable
+from protocol.manifest import KIB
+from sims.world import World
+
+NAMES = ("a", "b", "c", "d", "e")
+SEEDS = range(100)
+FEW_SEEDS = range(25)
+
+
+async def start_all(world: World, names: tuple[str, ...] = NAMES) -> None:
+    for name in names:
+        await world.start(name, found=name == names[0])
+    await world.members(len(names))
+
+
+async def put(client: Client, path: str, data: bytes) -> PutResult:
+    position = 0
+
+    async def read(count: int) -> bytes:
+        nonlocal position
+        piece = data[position : position + count]
+        position += len(piece)
+        return piece
+
+    return await client.put(path, read, size=len(data))
+
+
+async def get(client: Client, path: str) -> bytes:
+    parts = bytearray()
+
+    async def write(data: object) -> None:
+        parts.extend(data)  # type: ignore[arg-type]
+
+    await client.get(path, write)
+    return bytes(parts)
+
+
+async def names_in(client: Client, folder: str) -> list[str]:
+    return [entry.name async for entry in client.list(folder)]
+
+
+async def again(work: Callable[[], Awaitable[object]], seconds: float = 60.0) -> object:
+    """Do what a user does who is told that the cluster is not available now: try again."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + seconds
+    while True:
+        try:
+            return await work()
+        except (Unavailable, OutcomeUnknown):
+            if loop.time() >= give_up_at:
+                raise
+            await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_file_survives_a_crash_and_the_node_comes_back(seed: int) -> None:
+    choice = Random(seed)
+    big, small = choice.randbytes(700 * KIB), choice.randbytes(1000)
+    victim, other, third = choice.sample(NAMES, 3)
+
+    async def scenario(world: World) -> None:
+        await start_all(world)
+        client = await world.client(other)
+        assert (await put(client, "/films/big", big)).copies >= 3
+        assert (await put(client, "/films/small", small)).copies >= 3
+        world.crash(victim)
+        assert await get(await world.client(third), "/films/big") == big
+        changed = small[::-1]
+        assert (await put(client, "/films/small", changed)).copies >= 3
+        await world.restart(victim)
+        returned = await world.client(victim)
+        assert await get(returned, "/films/small") == changed
+        assert await get(returned, "/films/big") == big
+        assert await names_in(returned, "/films") == ["big", "small"]
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_was_acknowledged_is_there_after_all_lost_power_at_once(seed: int) -> None:
+    choice = Random(seed)
+    data = choice.randbytes(300 * KIB)
+
+    async def scenario(world: World) -> None:
+        await start_all(world)
+        client = await world.client(choice.choice(NAMES))
+        await put(client, "/last", data)
+        for name in NAMES:
+            world.crash(name)
+        for name in choice.sample(NAMES, 5):
+            await world.restart(name)
+        reader = await world.client(choice.choice(NAMES))
+        assert await again(lambda: get(reader, "/last")) == data
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_put_during_which_a_node_crashes_is_whole_or_absent(seed: int) -> None:
+    choice = Random(seed)
+    old, new = choice.randbytes(300 * KIB), choice.randbytes(500 * KIB)
+    victim, other = choice.sample(NAMES, 2)
+
+    async def scenario(world: World) -> None:
+        await start_all(world)
+        client = await world.client(other)
+        await put(client, "/f", old)
+        overwriting = asyncio.get_running_loop().create_task(put(client, "/f", new))
+        await asyncio.sleep(choice.uniform(0.0, 0.08))
+        world.crash(victim)
+        committed = True
+        try:
+            await overwriting
+        except ShoalError:
+            committed = False
+        found = await get(await world.client(other), "/f")
+        assert found == new if committed else found in (old, new)
+        await world.restart(victim)
+        assert await again(lambda: get(client, "/f")) == found
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", FEW_SEEDS)
+def test_with_two_of_five_lost_reads_and_writes_go_on(seed: int) -> None:
+    choice = Random(seed)
+    data = choice.randbytes(600 * KIB)
+    one, two, other = choice.sample(NAMES, 3)
+
+    async def scenario(world: World) -> None:
+        await start_all(world)
+        client = await world.client(other)
+        await put(client, "/f", data)
+        world.crash(one)
+        world.crash(two)
+        assert await get(client, "/f") == data
+        assert (await put(client, "/g", data[::-1])).copies == 3
+        assert await get(client, "/g") == data[::-1]
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", FEW_SEEDS)
+def test_three_nodes_with_one_down_say_two_copies_and_the_third_is_made_when_it_returns(seed: int) -> None:
+    choice = Random(seed)
+    names = NAMES[:3]
+    data = choice.randbytes(600 * KIB)
+    victim, other = choice.sample(names, 2)
+
+    async def scenario(world: World) -> None:
+        await start_all(world, names)
+        client = await world.client(other)
+        assert (await put(client, "/before", data)).copies == 3
+        world.crash(victim)
+        assert (await put(client, "/while", data[::-1])).copies == 2
+        await world.restart(victim)
+        while (await client.stat("/while")).copies < 3:
+            await asyncio.sleep(1.0)
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", FEW_SEEDS)
+def test_the_minority_refuses_writes_and_the_majority_goes_on(seed: int) -> None:
+    choice = Random(seed)
+    cut_off = choice.sample(NAMES, 2)
+    rest = [name for name in NAMES if name not in cut_off]
+
+    async def scenario(world: World) -> None:
+        await start_all(world)
+        inside, outside = await world.client(rest[0]), await world.client(cut_off[0])
+        await put(outside, "/before", b"before")
+        islands = [*cut_off, "client2"], [*rest, "client1"]
+        for left in islands[0]:
+            for right in islands[1]:
+                world.lan.cut(left, right)
+                world.lan.cut(right, left)
+        with pytest.raises((Unavailable, OutcomeUnknown)):
+            await put(outside, "/minority", b"x")
+        assert (await put(inside, "/majority", b"y" * 100_000)).copies >= 3
+        assert await get(inside, "/before") == b"before"
+        world.lan.heal()
+        assert await again(lambda: get(outside, "/majority")) == b"y" * 100_000
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", FEW_SEEDS)
+def test_files_are_read_and_written_while_nodes_join_and_the_joiner_crashes(seed: int) -> None:
+    choice = Random(seed)
+    data = choice.randbytes(300 * KIB)
+
+    async def scenario(world: World) -> None:
+        await start_all(world, NAMES[:3])
+        client = await world.client("a")
+        written: dict[str, bytes] = {}
+        for index in range(12):
+            path, content = f"/d{index % 3}/{index}", data[: choice.randrange(1, len(data))]
+            await again(lambda: put(client, path, content))  # noqa: B023  # awaited in this round
+            written[path] = content
+            if index == 3:
+                await world.start("d")
+            if index == 6:
+                world.crash("d")
+            if index == 9:
+                await world.restart("d")
+                await world.start("e")
+            await asyncio.sleep(choice.uniform(0.0, 10.0))
+        await world.members(5)
+        for name in NAMES:
+            reader = await world.client(name)
+            for path, content in written.items():
+                assert await get(reader, path) == content, (name, path)
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", FEW_SEEDS)
+def test_concurrent_puts_are_both_kept_and_shown(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        await start_all(world)
+        one, two = await world.client("a"), await world.client("b")
+        await asyncio.gather(put(one, "/f.txt", b"from one"), put(two, "/f.txt", b"from two"))
+        reader = await world.client("c")
+        entries = [entry async for entry in reader.list("/")]
+        contents = {await get(reader, entry.path) for entry in entries}
+        overlapped = {b"from one", b"from two"} == contents
+        in_turn = len(contents) == 1 and contents <= {b"from one", b"from two"}
+        assert overlapped or in_turn
+        assert sum(entry.conflict for entry in entries) == len(entries) - 1
+        assert len((await reader.stat("/f.txt")).conflicts) == len(entries) - 1
+        await put(reader, "/f.txt", b"resolved")
+        assert await names_in(reader, "/") == ["f.txt"]
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", FEW_SEEDS)
+def test_a_removed_file_stays_removed_when_a_node_returns_that_missed_it(seed: int) -> None:
+    choice = Random(seed)
+    victim, other = choice.sample(NAMES, 2)
+
+    async def scenario(world: World) -> None:
+        await start_all(world)
+        client = await world.client(other)
+        await put(client, "/d/f", b"x" * 10_000)
+        world.crash(victim)
+        assert await client.remove("/d", recursive=True) == 2
+        await world.restart(victim)
+        returned = await world.client(victim)
+        assert await names_in(returned, "/") == []
+        assert await names_in(await world.client(other), "/") == []
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_same_seed_is_the_same_run(seed: int) -> None:
+    async def scenario(world: World) -> tuple[float, int, str]:
+        await start_all(world)
+        result = await put(await world.client("b"), "/f", bytes(300 * KIB))
+        world.crash("c")
+        await world.restart("c")
+        return world.loop.time(), world.loop.steps, result.version
+
+    first, second = World(seed).run(scenario), World(seed).run(scenario)
+    assert first == second

@@ -1,8 +1,8 @@
 """Deciding the layout, simple form: the founder of the cluster alone, and nobody while it is away.
 
 Owns when a newcomer is admitted, when a joint layout completes and when it is taken back. A later version replaces this
-module by agreement among voters; its interface, `Decider` in `peer.node`, is small for that reason: it is told
-of sync reports and of the world, and it hands finished records to `Layouts.adopt`, which persists before anything acts.
+module by agreement among voters; its interface (`take_report` and `run`, held by `peer.node` as `decider`) is small for that
+reason: it is told of sync reports and of the world, and it hands finished records to `Layouts.adopt`, which persists before anything acts.
 """
 
 import asyncio

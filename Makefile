@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 
 # tests/lan measures times on three real hosts, so nothing else runs beside it.
 test: check
-	$(BIN)/python -m pytest -n auto --ignore tests/lan
+	$(BIN)/python -m pytest -n auto --ignore tests/lan --ignore tests/bench
 	$(BIN)/python -m pytest tests/lan
 
 check: $(VENV)/installed-dev

@@ -34,6 +34,12 @@ class LocalNode:
         self._changed = asyncio.Event()
 
     @property
+    def pid(self) -> int:
+        """Its process. Only while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> Path:
         """Where its stderr goes."""
         return self.home / "log"

@@ -102,7 +102,7 @@ async def sides(handler: Handler = unexpected, keys: tuple[ClusterKey, ClusterKe
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(SECONDS):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.01)
 
 
@@ -271,7 +271,7 @@ async def test_of_two_links_between_two_nodes_one_stays_and_no_request_is_lost()
 
 
 async def test_a_node_that_is_not_there_is_unreachable_and_remembered_as_such() -> None:
-    async with sides() as (a, b):
+    async with sides() as (a, _):
         gone = NodeId(b"g" * 16)
         a.links.learn_addresses(gone, ["127.0.0.1:1"])
         assert not a.links.recently_refused(gone)

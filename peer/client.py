@@ -84,7 +84,7 @@ class Stat:
     entry: Entry
     chunks: int
     copies: int
-    """Copies of the chunk that has the fewest, or replicas of the row for content without chunks, as counted now."""
+    """Copies of the chunk that has the fewest, as counted now; for content without chunks what the layout wants of its row."""
     conflicts: tuple[Entry, ...]
 
 

@@ -1,4 +1,4 @@
-"""Every bound of the protocol, in one place; each is tested from both sides.
+"""Every bound of the protocol, in one place.
 
 A peer's word for a length is only ever compared with these, before memory is taken.
 Units are in the names. Nothing here is configurable: two machines must agree on it.

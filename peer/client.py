@@ -13,6 +13,7 @@ from typing import Any
 
 from peer.errors import (
     AlreadyThere,
+    DataLost,
     LinkLost,
     NoSuchPath,
     OutcomeUnknown,
@@ -158,10 +159,11 @@ class Client:
         standing = winner(row)
         if standing is not None and standing.kind is Kind.DIRECTORY:
             raise AlreadyThere(f"{path} is a folder: give the name that the file should have in it")
-        await self._make_folders(ancestors(path))
+        await self._missing_folders(ancestors(path))
         stored = await store_content(self._access, read, size, on_progress or _no_progress)
         if modified_milliseconds is None:
             modified_milliseconds = self._access.wall_clock.milliseconds()
+        await self._make_folders(ancestors(path))
         dot, copies = await self._publish(
             path, op_id or self._new_op_id(), context_of(row), Kind.FILE, stored, mode, modified_milliseconds
         )
@@ -343,19 +345,37 @@ class Client:
         if all(folder in self._known_folders for folder in folders):
             return
         async with self._making_folders:
-            await self._make_missing_folders([folder for folder in folders if folder not in self._known_folders])
+            await self._make_missing_folders(folders)
 
     async def _make_missing_folders(self, folders: Sequence[str]) -> None:
         for folder in folders:
+            for row in await self._missing_folders([folder]):
+                await self._mark_folder(folder, context_of(row))
+                self._remember_folder(folder)
+
+    async def _missing_folders(self, folders: Sequence[str]) -> Sequence[Row]:
+        """Return the rows of those of `folders` that are not marked.
+
+        Raises: AlreadyThere when one of them is a file, Unavailable.
+        """
+        missing = []
+        for folder in folders:
+            if folder in self._known_folders:
+                continue
             row = await read_row(self._access, folder)
             standing = winner(row)
-            if standing is not None and standing.kind is Kind.FILE:
-                raise AlreadyThere(f"{folder} is a file: it cannot have anything in it")
             if standing is None:
-                await self._mark_folder(folder, context_of(row))
-            while len(self._known_folders) >= KNOWN_FOLDERS_MAX:
-                del self._known_folders[next(iter(self._known_folders))]
-            self._known_folders[folder] = None
+                missing.append(row)
+            elif standing.kind is Kind.FILE:
+                raise AlreadyThere(f"{folder} is a file: it cannot have anything in it")
+            else:
+                self._remember_folder(folder)
+        return missing
+
+    def _remember_folder(self, folder: str) -> None:
+        while len(self._known_folders) >= KNOWN_FOLDERS_MAX:
+            del self._known_folders[next(iter(self._known_folders))]
+        self._known_folders[folder] = None
 
     async def _mark_folder(self, folder: str, context: Vector) -> None:
         now = self._access.wall_clock.milliseconds()
@@ -452,6 +472,8 @@ class Client:
         total = chunk_count(content, size)
         async for chunk_id in self._reader.chunk_ids(content):
             batch.append(chunk_id)
+            if first + len(batch) > total:
+                raise DataLost("a manifest lists more chunks than the file has: it is damaged")
             if len(batch) < limits.CHUNKS_PER_REQUEST_MAX and first + len(batch) < total:
                 continue
             holders = await self._holders(batch)

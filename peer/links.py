@@ -26,6 +26,8 @@ from protocol.messages import Carrier, Hello, LinkKind, Request, Role
 
 ADDRESS_BOOK_MAX = 4 * limits.MEMBERS_MAX
 """Nodes whose addresses are remembered in memory; the oldest are forgotten first."""
+LINKS_MAX = 4 * limits.MEMBERS_MAX
+"""Links at one time: two to each member, and as many for clients. One more is closed with OVERLOADED."""
 SURPLUS_LINK_SECONDS = 1.0
 """A surplus link lives on for so long at least: requests of the peer may still be on their way."""
 
@@ -176,6 +178,8 @@ class Links:
     def link_up(self, link: Link) -> None:
         """Take a link whose hello has arrived, or close it."""
         refusal = self._host.admit(link.peer)
+        if refusal is None and not link.dialled and len(self._every) > LINKS_MAX:
+            refusal = CloseCode.OVERLOADED, f"this node has {LINKS_MAX} links already"
         if refusal is not None:
             link.close(*refusal)
             return

@@ -136,7 +136,7 @@ class Node:
         self.layouts = Layouts(self.node_id, self.system, self.rows, self, self._layout_changed)
         await self.layouts.load()
         self.sync = Sync(self.node_id, self.layouts, self.system, self.rows, self)
-        self.decider = Founder(self.node_id, self.layouts, self.liveness, self._is_empty)
+        self.decider = Founder(self.node_id, self.layouts, self.liveness, self._is_empty, self.compute)
         self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.liveness.is_alive)
         self.row_service = RowService(self, self.rows, self.system)
         self.chunk_service = ChunkService(self, self.chunks)

@@ -20,7 +20,7 @@ from protocol.errors import CloseCode, RemoteProtocolError
 from protocol.fields import Binary, Entries, Items, Text, Unsigned
 from protocol.hashing import Buffer
 from protocol.manifest import content_fault
-from protocol.messages import BY_TYPE, Cancel, Control, ListFetch, Message, RowFetch, RowMerge, RowPublish
+from protocol.messages import BY_TYPE, Cancel, Control, ListFetch, Message, PartitionPull, RowFetch, RowMerge, RowPublish
 from protocol.paths import ROOT, is_canonical, row_partition
 from protocol.versions import Kind, Row, row_fault, vector_is_canonical
 
@@ -28,7 +28,6 @@ T = TypeVar("T")
 Writer = Callable[[Any], Any]
 Reader = Callable[[Any], Any]
 
-DEPTH_MAX: Final = 16
 _REQUEST_ID_MAX: Final = (1 << 32) - 1
 
 
@@ -216,7 +215,7 @@ def _binary_reader(bound: Binary) -> Reader:
     def read(value: Any) -> Any:
         if type(value) is not bytes:
             raise _Fault("not binary")
-        if not bound.minimum <= len(value) <= bound.maximum:
+        if not (bound.minimum <= len(value) <= bound.maximum or (bound.or_empty and not value)):
             raise _Fault(f"{len(value)} bytes, not {bound.minimum} to {bound.maximum}")
         return value
 
@@ -307,11 +306,18 @@ def _list_fault(message: ListFetch) -> str | None:
     return None if is_canonical(message.folder) else "the folder is not canonical"
 
 
+def _pull_fault(message: PartitionPull) -> str | None:
+    if not message.after_path:
+        return None if message.after_partition == 0 else "a cursor has a partition and a path"
+    return _row_of(message.after_path, message.after_partition)
+
+
 _FAULTS: Final[dict[type[Any], Callable[[Any], str | None]]] = {
     Row: row_fault,
     RowPublish: _publish_fault,
     RowMerge: _merge_fault,
     RowFetch: _fetch_fault,
     ListFetch: _list_fault,
+    PartitionPull: _pull_fault,
 }
 """What, beyond types and bounds, no correct node would send."""

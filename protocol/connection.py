@@ -148,7 +148,7 @@ class Connection:
         self._make_hello = hello
         self._proven = proven
         self._budget = budget
-        self._reader = FrameReader(kind if kind is not None else LinkKind.CTL, self._accept_payload)
+        self._reader = FrameReader(LinkKind.CTL, self._accept_payload)  # until the hello is known
         self._received, self._sent = Phase.CONNECTED, Phase.CONNECTED
         self._early: tuple[Message, int] | None = None
         self._incoming: dict[int, _Incoming] = {}
@@ -327,7 +327,8 @@ class Connection:
         kind = self.kind if self.kind is not None else LinkKind.CTL
         if not _fits(message, kind, len(payload)):
             raise LocalProtocolError(f"{type(message).__name__} does not travel on a {kind.name} link")
-        self._output.extend(frame_parts(encode_header(message, request_id), payload, kind))
+        frame_kind = LinkKind.CTL if isinstance(message, Hello) else kind
+        self._output.extend(frame_parts(encode_header(message, request_id), payload, frame_kind))
         self._sent = successor
         self._window_out.out_bytes += len(payload)
 
@@ -393,7 +394,6 @@ class Connection:
             raise RemoteProtocolError(CloseCode.IDENTITY_MISMATCH, "the hello names another node than the certificate")
         if self.kind is None:
             self.kind = hello.link
-            self._reader.set_kind(hello.link)
             self._send(self._make_hello(hello.link), 0)
         elif hello.link is not self.kind:
             raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "the two sides want different kinds of link")
@@ -407,6 +407,7 @@ class Connection:
                 f"this side speaks versions {own.version_lowest} to {own.version_highest}, "
                 f"the peer {hello.version_lowest} to {hello.version_highest}",
             )
+        self._reader.set_kind(self.kind)
         self.peer = hello
         events.append(PeerHello(hello))
 

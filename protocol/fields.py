@@ -36,10 +36,11 @@ class Unsigned:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """Bytes of a length within bounds, both inclusive."""
+    """Bytes of a length within bounds, both inclusive; with `or_empty` none at all as well."""
 
     minimum: int
     maximum: int
+    or_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,13 @@ DeadlineMilliseconds = Annotated[int, Unsigned(32, limits.DEADLINE_MILLISECONDS_
 """Time left when the request was sent. A duration, never a point in time: two machines share no clock."""
 
 Digest = Annotated[bytes, Binary(16, 16)]
-OptionalDigest = Annotated[bytes, Binary(0, 16)]
+OptionalDigest = Annotated[bytes, Binary(16, 16, or_empty=True)]
 """Empty where the thing does not exist, else 16 bytes."""
 ChunkIdField = Annotated[ChunkId, Binary(CHUNK_ID_BYTES, CHUNK_ID_BYTES)]
 NodeIdField = Annotated[NodeId, Binary(NODE_ID_BYTES, NODE_ID_BYTES)]
 OpIdField = Annotated[OpId, Binary(OP_ID_BYTES, OP_ID_BYTES)]
 NO_CLUSTER: Final = ClusterId(b"")
-ClusterIdField = Annotated[ClusterId, Binary(0, CLUSTER_ID_BYTES)]
+ClusterIdField = Annotated[ClusterId, Binary(CLUSTER_ID_BYTES, CLUSTER_ID_BYTES, or_empty=True)]
 """Empty while the node belongs to no cluster, else 16 bytes."""
 
 NameField = Annotated[str, Text(limits.NAME_BYTES_MAX)]

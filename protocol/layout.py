@@ -34,6 +34,8 @@ WEIGHT_MAX: Final = 1 << 16
 _PARTITIONS: Final = limits.PARTITIONS
 _TABLE_BYTES_MAX: Final = _PARTITIONS * limits.REPLICAS_MAX
 _GIB: Final = 1024**3
+_REMEMBERED: Final = 16
+"""Records that are kept ready, a few hundred KiB each: the same one arrives from several peers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,10 @@ class Layout:
         new = self.new_set(partition)
         return (self.old_set(partition),) if new is None else (self.old_set(partition), new)
 
+    def rows(self, which: int) -> Sequence[Row]:
+        """Return the owners of all partitions: the old sets for 0, for -1 those that are wanted (the same ones while stable)."""
+        return self._new if self.is_joint and which else self._old
+
     def replicas(self, partition: int) -> Row:
         """Return every replica of `partition` once, those of O first."""
         return tuple(dict.fromkeys(owner for owners in self.replica_sets(partition) for owner in owners))
@@ -206,7 +212,7 @@ def _rows(table: bytes, columns: int, ids: tuple[NodeId, ...]) -> list[Row]:
     return result
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=_REMEMBERED)
 def _parsed(data: bytes) -> Layout:
     record = decode(LayoutRecord, data)
     fault = _record_fault(record)
@@ -270,7 +276,7 @@ def abort(layout: Layout) -> Layout:
     return _settle(layout, new=False)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=_REMEMBERED)
 def follows(parent: Layout, child: Layout) -> str | None:
     """Return why `child` is no legal successor of `parent`, or None."""
     if child.cluster_id != parent.cluster_id:
@@ -283,17 +289,13 @@ def follows(parent: Layout, child: Layout) -> str | None:
         return "the founder changed"
     if parent.is_joint and child.is_joint:
         return "a joint layout is completed or taken back before the next one"
-    origin = [parent.replica_sets(partition) for partition in range(_PARTITIONS)]
-    result = [child.replica_sets(partition) for partition in range(_PARTITIONS)]
-    if parent.is_joint:
-        takes_new = [sets[-1:] for sets in origin]
-        takes_old = [sets[:1] for sets in origin]
-        if result not in (takes_new, takes_old):
-            return "a joint layout becomes stable in all of O or all of W"
-    elif any(sets[0] != before[0] for sets, before in zip(result, origin, strict=True)):
+    if parent.is_joint and child.rows(0) not in (parent.rows(0), parent.rows(-1)):
+        return "a joint layout becomes stable in all of O or all of W"
+    if not parent.is_joint and child.rows(0) != parent.rows(0):
         return "the old owners are not those of the layout before"
-    for partition, (before, after, old, new) in enumerate(zip(origin, result, parent.stamps, child.stamps, strict=True)):
-        if new != (child.version if after != before else old):
+    changed = frozenset(parent.joint_partitions) | frozenset(child.joint_partitions)
+    for partition, (before, after) in enumerate(zip(parent.stamps, child.stamps, strict=True)):
+        if after != (child.version if partition in changed else before):
             return f"cfg[{partition}] is not the version at which its state last changed"
     return None
 

@@ -107,8 +107,8 @@ def content_fault(content: Content, size: int) -> str | None:
         if content.strategy or content.chunk_bytes or content.depth:
             return "content without chunks has a strategy, chunk size or depth"
         return None if len(content.inline) == size else "inline content has another length than the size says"
-    if content.inline:
-        return "content is both inline and in chunks"
+    if content.inline or size <= limits.INLINE_BYTES_MAX:
+        return "content that fits inline is in chunks"
     if content.strategy != STRATEGY_FIXED:
         return f"unknown chunking strategy {content.strategy}"
     if not 0 < content.chunk_bytes <= limits.CHUNK_BYTES_MAX:
@@ -121,7 +121,8 @@ def content_fault(content: Content, size: int) -> str | None:
         return None if len(content.chunks) == count else "the chunk list does not fit the size"
     if content.depth > limits.MANIFEST_DEPTH_MAX or len(content.chunks) != 1:
         return "a manifest tree has one root and at most two levels"
-    return None if count <= limits.MANIFEST_FANOUT**content.depth else "too many chunks for the depth"
+    fewest = limits.INLINE_CHUNKS_MAX if content.depth == 1 else limits.MANIFEST_FANOUT
+    return None if fewest < count <= limits.MANIFEST_FANOUT**content.depth else "the depth does not fit the number of chunks"
 
 
 def pack_manifest(chunks: Sequence[ChunkId]) -> bytes:

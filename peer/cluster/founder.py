@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from peer.cluster.layouts import Layouts
 from peer.cluster.liveness import Liveness
 from peer.config import ABORT_JOINT_SECONDS, ADMIT_QUICK_SECONDS, ADMIT_SECONDS, COMPLETE_WITHOUT_SECONDS
+from peer.seams import Compute
+from protocol import limits
 from protocol.identity import NodeId
 from protocol.layout import Layout, Member, abort, complete, propose, weight_of
 from protocol.messages import Hello, Role
@@ -22,8 +24,11 @@ DECIDE_SECONDS = 0.25
 class Founder:
     """Decides the next layout when this node is the founder; does nothing otherwise."""
 
-    def __init__(self, node_id: NodeId, layouts: Layouts, liveness: Liveness, is_empty: Callable[[], bool]) -> None:
+    def __init__(
+        self, node_id: NodeId, layouts: Layouts, liveness: Liveness, is_empty: Callable[[], bool], compute: Compute
+    ) -> None:
         self._node_id = node_id
+        self._compute = compute
         self._layouts = layouts
         self._liveness = liveness
         self._is_empty = is_empty
@@ -60,7 +65,7 @@ class Founder:
                     joint_version, self._joint_since = layout.version, self._now()
                 successor = self._finish(layout)
             else:
-                successor = self._extend(layout)
+                successor = await self._extend(layout)
             if successor is not None:
                 await self._layouts.adopt(successor)
 
@@ -90,7 +95,7 @@ class Founder:
             return abort(layout)
         return None
 
-    def _extend(self, layout: Layout) -> Layout | None:
+    async def _extend(self, layout: Layout) -> Layout | None:
         quick = len(layout.members) < layout.record.replication or self._is_empty()
         pace = ADMIT_QUICK_SECONDS if quick else ADMIT_SECONDS
         members = dict(layout.members)
@@ -101,13 +106,16 @@ class Founder:
             if self._liveness.alive_seconds(peer.node_id) < pace:
                 continue
             known = members.get(peer.node_id)
+            if known is None and len(members) >= limits.MEMBERS_MAX:
+                continue
             fresh = _member_of(peer, known)
             if fresh != known:
                 members[peer.node_id] = fresh
                 changed = True
         if not changed:
             return None
-        return propose(layout, [members[node_id] for node_id in sorted(members)])
+        wanted = [members[node_id] for node_id in sorted(members)]
+        return await self._compute.run(lambda: propose(layout, wanted))  # seconds, when a hundred arrive at once
 
 
 def _member_of(peer: Hello, known: Member | None) -> Member:

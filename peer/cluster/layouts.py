@@ -134,18 +134,22 @@ class Layouts:
 
         Not in one commit with the record: a crash between the two makes a partition look unsynced, and it is synced again.
         """
-        carried = []
-        for partition in layout.partitions_of(self._node_id):
-            stamp = layout.cfg(partition)
-            if parent is None:
-                carried.append(partition)
-            elif parent.cfg(partition) != stamp and not layout.is_joint_at(partition):
-                aborted = self._node_id in parent.old_set(partition) and layout.old_set(partition) == parent.old_set(
-                    partition
-                )
-                if aborted or self._system.synced(partition) == parent.cfg(partition):
-                    carried.append(partition)
+        owned = layout.partitions_of(self._node_id)
+        if parent is None:
+            carried = list(owned)
+        else:
+            before, after = parent.stamps, layout.stamps
+            carried = [
+                partition
+                for partition in owned
+                if before[partition] != after[partition]
+                and not layout.is_joint_at(partition)
+                and (self._taken_back(parent, layout, partition) or self._system.synced(partition) == before[partition])
+            ]
         if carried:
             await self._system.mark_synced(carried, layout.version)
 
-
+    def _taken_back(self, parent: Layout, layout: Layout, partition: int) -> bool:
+        """Return whether the move of a partition was aborted and this node is one of the old owners, who never ceased to count."""
+        old = parent.old_set(partition)
+        return self._node_id in old and layout.old_set(partition) == old

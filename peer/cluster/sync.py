@@ -14,7 +14,7 @@ from collections import defaultdict
 
 from peer.cluster.layouts import Layouts, Peers
 from peer.errors import LinkLost, RequestFailed
-from peer.store.rows import RowStore
+from peer.store.rows import RowCorrupt, RowStore, RowTooLarge
 from peer.store.system import SystemStore
 from protocol import limits
 from protocol.identity import NodeId, short
@@ -132,7 +132,11 @@ class Sync:
             page = reply.message
             assert isinstance(page, PulledRows)
             if page.rows:
-                await self._rows.merge(page.rows)
+                try:
+                    await self._rows.merge(page.rows)
+                except (RowCorrupt, RowTooLarge) as error:
+                    log.warning("a row cannot be synced and keeps its partition from counting here: %s", error)
+                    return False
                 after_path = page.rows[-1].path
                 after_partition = row_partition(after_path)
             if not page.more:

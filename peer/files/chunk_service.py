@@ -13,6 +13,7 @@ from peer.files.access import TRY_SECONDS, Access, milliseconds
 from peer.files.quorum import collect
 from peer.link import Served
 from peer.store.chunks import ChunkCorrupt, ChunkStore, StoreFull
+from protocol import limits
 from protocol.errors import ErrorCode
 from protocol.identity import ChunkId, NodeId, short
 from protocol.layout import Layout
@@ -35,6 +36,8 @@ class ChunkService:
         Raises: Refused.
         """
         chunk_id = request.chunk_id
+        if not 0 < len(payload) <= limits.CHUNK_BYTES_MAX:
+            raise Refused(ErrorCode.INVALID, f"a chunk has 1 to {limits.CHUNK_BYTES_MAX} bytes")
         if not await self._access.compute.run(lambda: chunk_matches(chunk_id, payload)):
             raise Refused(ErrorCode.WRONG_HASH, "the payload is not the chunk that its id names")
         if not request.forward:

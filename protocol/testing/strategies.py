@@ -20,7 +20,7 @@ from protocol.fields import Binary, Entries, Items, Text, Unsigned
 from protocol.hashing import plain_hash
 from protocol.identity import NodeId, OpId
 from protocol.manifest import NO_CONTENT, ChunkTag, Content, chunk_id_of, inline_content
-from protocol.messages import MESSAGES, ListFetch, Message, RowFetch, RowMerge, RowPublish
+from protocol.messages import MESSAGES, ListFetch, Message, PartitionPull, RowFetch, RowMerge, RowPublish
 from protocol.paths import folder_partition, join, parent_of, row_partition
 from protocol.versions import Dot, Kind, Row, Vector, Version, context_of, empty_row, find_operation, merge, published
 
@@ -49,14 +49,18 @@ def contents(draw: DrawFn) -> tuple[Content, int]:
     if draw(st.booleans()):
         data = draw(st.binary(max_size=64))
         return inline_content(data), len(data)
-    chunk_bytes = draw(st.integers(1, limits.CHUNK_BYTES_MAX))
+    chunk_bytes = draw(st.integers(limits.INLINE_BYTES_MAX + 1, limits.CHUNK_BYTES_MAX))
     if draw(st.booleans()):
         count = draw(st.integers(1, 3))
         chunks = tuple(chunk_id_of(ChunkTag.DATA, bytes([index])) for index in range(count))
-        return Content(1, chunk_bytes, 0, chunks, b""), draw(st.integers((count - 1) * chunk_bytes + 1, count * chunk_bytes))
+        smallest = max((count - 1) * chunk_bytes, limits.INLINE_BYTES_MAX) + 1
+        return Content(1, chunk_bytes, 0, chunks, b""), draw(st.integers(smallest, count * chunk_bytes))
     depth = draw(st.integers(1, limits.MANIFEST_DEPTH_MAX))
     root = chunk_id_of(ChunkTag.MANIFEST, draw(st.binary(max_size=4)))
-    return Content(1, chunk_bytes, depth, (root,), b""), draw(st.integers(1, chunk_bytes * limits.MANIFEST_FANOUT**depth))
+    fewest = limits.INLINE_CHUNKS_MAX if depth == 1 else limits.MANIFEST_FANOUT
+    return Content(1, chunk_bytes, depth, (root,), b""), draw(
+        st.integers(fewest * chunk_bytes + 1, chunk_bytes * limits.MANIFEST_FANOUT**depth)
+    )
 
 
 @st.composite
@@ -151,7 +155,8 @@ def _field_strategy(hint: Any) -> SearchStrategy[Any]:
     if isinstance(bound, Unsigned):
         return st.integers(0, bound.largest)
     if isinstance(bound, Binary):
-        return st.binary(min_size=bound.minimum, max_size=min(bound.maximum, bound.minimum + 64))
+        some = st.binary(min_size=bound.minimum, max_size=min(bound.maximum, bound.minimum + 64))
+        return st.one_of(st.just(b""), some) if bound.or_empty else some
     if isinstance(bound, Text):
         maximum = bound.maximum
         text = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=min(16, maximum))
@@ -206,11 +211,19 @@ def _lists(draw: DrawFn) -> ListFetch:
     return ListFetch(draw(st.integers(0, 1000)), folder_partition(folder), stamp, folder, draw(names), draw(names), draw(st.booleans()))
 
 
+@st.composite
+def _pulls(draw: DrawFn) -> PartitionPull:
+    message: PartitionPull = draw(values_of(PartitionPull))
+    path = draw(st.one_of(st.just(""), paths))
+    return dataclasses.replace(message, after_path=path, after_partition=row_partition(path) if path else 0)
+
+
 _SPECIAL: dict[type[Message], Callable[[], SearchStrategy[Any]]] = {
     RowPublish: _publishes,
     RowMerge: _merges,
     RowFetch: _fetches,
     ListFetch: _lists,
+    PartitionPull: _pulls,
 }
 
 

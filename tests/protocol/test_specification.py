@@ -108,8 +108,8 @@ def wire_type(hint: Any) -> str:
             return f"u{bits}"
         case Unsigned(bits, maximum):
             return f"u{bits} ≤ {maximum}"
-        case Binary(minimum, maximum):
-            return f"bin {minimum}" if minimum == maximum else f"bin {minimum}..{maximum}"
+        case Binary(minimum, maximum, or_empty):
+            return ("bin 0 or " if or_empty else "bin ") + (f"{minimum}" if minimum == maximum else f"{minimum}..{maximum}")
         case Text(maximum):
             return f"str ≤ {maximum}"
         case Items(maximum):

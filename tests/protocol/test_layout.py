@@ -1,0 +1,194 @@
+"""Layout records: validity, the three transitions, stamps, and the numbers that follow from one."""
+
+import dataclasses
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol import limits
+from protocol.errors import RemoteProtocolError
+from protocol.hashing import plain_hash
+from protocol.identity import ClusterId, NodeId
+from protocol.layout import Layout, Member, abort, complete, follows, genesis, pack_partitions, propose, unpack_partitions, weight_of
+
+PARTITIONS = range(limits.PARTITIONS)
+CLUSTER = ClusterId(b"c" * 16)
+
+
+def member(index: int, weight: int = 1) -> Member:
+    return Member(NodeId(plain_hash(b"node %d" % index, 16)), f"n{index}", "", weight, (f"192.0.2.{index}:7400",))
+
+
+@cache
+def chain(count: int) -> tuple[Layout, ...]:
+    """Every record of a cluster that grew one by one to `count` members, joint ones included."""
+    layouts = [genesis(CLUSTER, member(0))]
+    for size in range(2, count + 1):
+        joint = propose(layouts[-1], [member(index) for index in range(size)])
+        assert joint is not None
+        layouts += [joint, complete(joint)]
+    return tuple(layouts)
+
+
+@pytest.mark.parametrize("index", range(13))
+def test_a_record_survives_its_encoding(index):
+    layout = chain(7)[index]
+    copy = Layout.from_bytes(layout.data)
+    assert copy.record == layout.record
+    assert copy.digest == layout.digest
+
+
+def test_each_record_of_a_chain_follows_the_one_before_and_no_other():
+    layouts = chain(7)
+    for earlier, parent in enumerate(layouts):
+        for later, child in enumerate(layouts):
+            assert (follows(parent, child) is None) == (later == earlier + 1)
+
+
+def test_a_stamp_changes_exactly_where_the_owners_do():
+    for parent, child in zip(chain(7), chain(7)[1:], strict=False):
+        for partition in PARTITIONS:
+            changed = parent.replica_sets(partition) != child.replica_sets(partition)
+            assert child.cfg(partition) == (child.version if changed else parent.cfg(partition))
+
+
+def test_a_joint_layout_knows_old_and_new_owners_and_completes_or_is_taken_back():
+    stable, joint, grown = chain(7)[-3:]
+    assert joint.is_joint
+    assert not stable.is_joint
+    assert not grown.is_joint
+    back = abort(joint)
+    assert follows(joint, back) is None
+    for partition in PARTITIONS:
+        assert joint.old_set(partition) == stable.old_set(partition) == back.old_set(partition)
+        assert grown.old_set(partition) == (joint.new_set(partition) or joint.old_set(partition))
+        assert joint.is_joint_at(partition) == (len(joint.replica_sets(partition)) == 2)
+        assert joint.homes(partition) == grown.homes(partition)
+    assert frozenset(back.members) == frozenset(stable.members)
+    assert frozenset(grown.members) == frozenset(joint.members)
+
+
+def test_every_member_knows_its_partitions():
+    joint = chain(7)[-2]
+    for node_id in joint.members:
+        owned = frozenset(joint.partitions_of(node_id))
+        assert owned == frozenset(p for p in PARTITIONS if node_id in joint.replicas(p))
+        assert owned == frozenset(p for p in PARTITIONS if joint.is_replica(node_id, p))
+    assert joint.partitions_of(NodeId(b"x" * 16)) == ()
+
+
+def test_homes_and_fallbacks_are_all_members_once():
+    layout = chain(7)[-1]
+    for partition in (0, 1, 2047, 4095):
+        everyone = [*layout.homes(partition), *layout.fallbacks(partition)]
+        assert sorted(everyone) == sorted(layout.members)
+        assert len(layout.homes(partition)) == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "replicas", "wanted", "needed"),
+    [(1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 2), (4, 4, 3, 3), (5, 5, 3, 3), (7, 5, 3, 3)],
+)
+def test_the_numbers_of_small_clusters_are_those_of_the_guarantees(count, replicas, wanted, needed):
+    layout = chain(count)[-1]
+    assert {len(layout.replicas(partition)) for partition in PARTITIONS} == {replicas}
+    assert (layout.copies_wanted, layout.copies_needed) == (wanted, needed)
+
+
+def test_a_new_address_is_a_record_that_moves_nothing():
+    layout = chain(3)[-1]
+    members = [dataclasses.replace(each, addresses=("198.51.100.1:7400",)) for each in layout.record.members]
+    moved = propose(layout, members)
+    assert moved is not None
+    assert not moved.is_joint
+    assert follows(layout, moved) is None
+    assert moved.stamps == layout.stamps
+    assert propose(layout, list(layout.record.members)) is None
+
+
+def test_a_member_that_leaves_is_an_owner_until_the_move_is_complete():
+    layout = chain(7)[-1]
+    gone = layout.record.members[2].node_id
+    joint = propose(layout, [each for each in layout.record.members if each.node_id != gone])
+    assert joint is not None
+    assert gone in joint.members
+    assert follows(layout, joint) is None
+    done = complete(joint)
+    assert gone not in done.members
+    assert all(gone not in done.replicas(partition) for partition in PARTITIONS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cluster_id": b""},
+        {"version": 0},
+        {"version": 1},
+        {"parent": b""},
+        {"part_power": 11},
+        {"replication": 0},
+        {"replication": 6},
+        {"members": ()},
+        {"old_columns": 0},
+        {"old_columns": 4},
+        {"old_table": bytes(3 * limits.PARTITIONS)},
+        {"old_table": bytes([9]) * (3 * limits.PARTITIONS)},
+        {"new_table": bytes(limits.PARTITIONS)},
+        {"new_columns": 3},
+        {"cfg": bytes(4 * limits.PARTITIONS)},
+        {"cfg": b"\xff" * (4 * limits.PARTITIONS)},
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(changes):
+    record = dataclasses.replace(chain(3)[-1].record, **changes)
+    with pytest.raises(RemoteProtocolError):
+        Layout.from_bytes(Layout(record).data)
+
+
+def test_members_out_of_order_and_members_that_own_nothing_are_refused():
+    record = chain(3)[-1].record
+    for members in (record.members[::-1], (*record.members, dataclasses.replace(record.members[-1], node_id=NodeId(b"\xff" * 16)))):
+        with pytest.raises(RemoteProtocolError):
+            Layout.from_bytes(Layout(dataclasses.replace(record, members=members)).data)
+
+
+def test_a_successor_that_changes_what_it_may_not_is_no_successor():
+    stable, joint, grown = chain(4)[-3:]
+    for parent, child, changes in [
+        (stable, joint, {"cluster_id": ClusterId(b"d" * 16)}),
+        (stable, joint, {"founder": NodeId(b"f" * 16)}),
+        (stable, joint, {"parent": b"p" * 16}),
+        (stable, joint, {"old_table": joint.record.new_table[: len(joint.record.old_table)]}),
+        (stable, joint, {"cfg": stable.record.cfg}),
+        (joint, grown, {"cfg": joint.record.cfg}),
+        (joint, grown, {"old_table": joint.record.new_table[::-1]}),
+    ]:
+        assert follows(parent, child) is None
+        assert follows(parent, Layout(dataclasses.replace(child.record, **changes))) is not None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=64), st.integers(0, 20_000), st.integers(0, 255))
+def test_a_damaged_record_is_refused_or_is_another_record(junk, at, value):
+    with pytest.raises(RemoteProtocolError):
+        Layout.from_bytes(junk)
+    data = bytearray(chain(3)[-1].data)
+    data[at % len(data)] = value
+    try:
+        copy = Layout.from_bytes(bytes(data))
+    except RemoteProtocolError:
+        return
+    assert copy.data == bytes(data)
+
+
+@given(st.sets(st.integers(0, limits.PARTITIONS - 1)))
+def test_a_set_of_partitions_survives_its_bitmap(partitions):
+    assert unpack_partitions(pack_partitions(sorted(partitions))) == sorted(partitions)
+
+
+def test_weight_follows_capacity_within_bounds():
+    assert weight_of(0) == 1
+    assert weight_of(500 * 1024**3) == 500
+    assert weight_of(1 << 62) == 1 << 16

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from peer.errors import DiskError
+from peer.errors import DiskError, StorageFailed
 from protocol.hashing import Buffer
 
 LATENCY_SECONDS = (0.00005, 0.002)
@@ -31,6 +31,10 @@ class DiskState:
         self.names: dict[str, _File] = {}
         self.durable_names: dict[str, _File] = {}
         self.folders: dict[str, None] = {"": None}
+        self.total_bytes = TOTAL_BYTES
+        self.sync_fails = False
+        """Whether the next sync meets an input or output error."""
+        self.failure: StorageFailed | None = None
 
     def crash(self) -> None:
         """Lose power."""
@@ -43,6 +47,7 @@ class DiskState:
         for file in {id(file): file for file in survivors.values()}.values():
             if file.content != file.durable:
                 file.content = file.durable = self._torn(file)
+        self.failure = None
         self.names = dict(survivors)
         self.durable_names = dict(survivors)
 
@@ -73,6 +78,8 @@ class SimDisk:
         await self._take_time()
         self._check_folder(path)
         file = self._state.names.get(path)
+        if len(content) - (len(file.content) if file is not None else 0) > self._free():
+            raise DiskError(path, "no space left", full=True)
         if file is None:
             file = self._state.names[path] = _File()
         file.content = content
@@ -81,6 +88,7 @@ class SimDisk:
         """Make content durable."""
         await self._take_time()
         file = self._file(path)
+        self._check_sync(path)
         file.durable = file.content
 
     async def rename(self, source: str, target: str) -> None:
@@ -97,6 +105,7 @@ class SimDisk:
         state = self._state
         if path not in state.folders:
             raise DiskError(path, "no such folder", missing=True)
+        self._check_sync(path)
         for name in [name for name in state.durable_names if _folder_of(name) == path and name not in state.names]:
             del state.durable_names[name]
         for name, file in state.names.items():
@@ -110,6 +119,7 @@ class SimDisk:
 
     async def make_directory(self, path: str) -> None:
         """Create a folder; folders are durable at once in this model."""
+        self._check_failure()
         parts = path.split("/")
         for count in range(len(parts)):
             self._state.folders["/".join(parts[: count + 1])] = None
@@ -117,15 +127,31 @@ class SimDisk:
     async def names(self, path: str) -> list[str]:
         """Return the names in a folder."""
         await self._take_time()
-        return sorted(name.rpartition("/")[2] for name in self._state.names if _folder_of(name) == path)
+        state = self._state
+        inside = [name for name in (*state.names, *state.folders) if name and _folder_of(name) == path]
+        return sorted(name.rpartition("/")[2] for name in inside)
 
     async def space(self) -> tuple[int, int]:
         """Return (total, free) bytes."""
-        used = sum(len(file.content) for file in self._state.names.values())
-        return TOTAL_BYTES, TOTAL_BYTES - used
+        self._check_failure()
+        return self._state.total_bytes, self._free()
 
     async def _take_time(self) -> None:
+        self._check_failure()
         await asyncio.sleep(self._state.random.uniform(*LATENCY_SECONDS))
+        self._check_failure()
+
+    def _check_failure(self) -> None:
+        if self._state.failure is not None:
+            raise self._state.failure
+
+    def _check_sync(self, path: str) -> None:
+        if self._state.sync_fails:
+            self._state.failure = StorageFailed(f"{path}: input/output error")
+            raise self._state.failure
+
+    def _free(self) -> int:
+        return max(0, self._state.total_bytes - sum(len(file.content) for file in self._state.names.values()))
 
     def _file(self, path: str) -> _File:
         file = self._state.names.get(path)

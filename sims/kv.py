@@ -5,6 +5,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from random import Random
 
+from peer.errors import StoreCorrupt
 from peer.seams import Delete, Put
 from sims.disk import DiskState, SimDisk
 
@@ -102,10 +103,13 @@ class SimStorage:
         self._random = random
         self._disk_state = DiskState(random)
         self._databases: dict[str, KVState] = {}
+        self._corrupt: dict[str, None] = {}
         self.disk = SimDisk(self._disk_state)
 
     async def open_kv(self, name: str) -> SimKV:
         """Open a database."""
+        if name in self._corrupt:
+            raise StoreCorrupt(name, "it was damaged")
         if name not in self._databases:
             self._databases[name] = KVState(self._random)
         return SimKV(self._databases[name])
@@ -113,6 +117,11 @@ class SimStorage:
     async def set_aside(self, name: str) -> None:
         """Put a database away."""
         self._databases.pop(name, None)
+        self._corrupt.pop(name, None)
+
+    def damage(self, name: str) -> None:
+        """Let a database be unreadable from its next opening on."""
+        self._corrupt[name] = None
 
     async def close(self) -> None:
         """Nothing is locked in this world."""

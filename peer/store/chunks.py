@@ -19,6 +19,7 @@ from typing import Final
 from peer.errors import DiskError, StoreCorrupt
 from peer.seams import KV, Compute, Delete, Disk, Put, Storage
 from peer.store.formats import ValueCorrupt, unwrap, wrap
+from peer.store.locks import KeyLocks
 from protocol.hashing import CONTEXT_STORED, Buffer, derived_hash
 from protocol.identity import CHUNK_ID_BYTES, ChunkId
 from protocol.manifest import chunk_matches
@@ -32,6 +33,8 @@ _MAGIC: Final = b"shoal chunk\n"
 _VERSION: Final = 1
 _HEADER: Final = struct.Struct(">12sBBHQ32s")
 _PAGE: Final = 4096
+_COMPLETE: Final = b"\xffcomplete"
+"""Key, behind all chunk ids, in an index that says all: a lost one, or one whose rebuild was cut short, does not have it."""
 
 
 class ChunkCorrupt(Exception):
@@ -58,7 +61,11 @@ class ChunkStore:
         self._index: KV
         self._writing: dict[ChunkId, asyncio.Task[None]] = {}
         self._directory_syncs: dict[str, asyncio.Task[None]] = {}
+        self._removing: dict[asyncio.Task[None], None] = {}
+        self._locks = KeyLocks()
         self._temporary = 0
+        self._arriving = 0
+        """Bytes of chunks that are being written."""
         self._space = (0, 0)
         self._space_checked_at: float | None = None
 
@@ -72,15 +79,18 @@ class ChunkStore:
             await self._disk.remove(f"tmp/{name}")
         try:
             self._index = await self._storage.open_kv("chunk")
-            await self._read_index()
         except StoreCorrupt:
-            await self._storage.set_aside("chunk")
-            self._index = await self._storage.open_kv("chunk")
-            await self._rebuild_index()
+            await self._replace_index()
+        else:
+            try:
+                await self._read_index()
+            except StoreCorrupt:
+                await self._index.close()
+                await self._replace_index()
 
     async def close(self) -> None:
         """Finish what is under way and release the index."""
-        await asyncio.gather(*self._writing.values(), return_exceptions=True)
+        await asyncio.gather(*self._writing.values(), *self._removing, return_exceptions=True)
         await self._index.close()
 
     async def put(self, chunk_id: ChunkId, data: Buffer) -> None:
@@ -100,6 +110,36 @@ class ChunkStore:
 
         Raises: ChunkCorrupt.
         """
+        try:
+            return await self._read(chunk_id)
+        except ChunkCorrupt:
+            pass
+        async with self._locks.holding(chunk_id):
+            try:
+                return await self._read(chunk_id)  # it may have been removed, or replaced, while it was read
+            except ChunkCorrupt:
+                await self._set_aside(chunk_id)
+                raise
+
+    async def holds(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        """Return for each chunk whether it is here, durably."""
+        return [await self._index.get(chunk_id) is not None for chunk_id in chunk_ids]
+
+    async def remove(self, chunk_id: ChunkId) -> None:
+        """Remove a chunk; one that is not here is no error."""
+        task = asyncio.get_running_loop().create_task(self._remove(chunk_id))
+        self._removing[task] = None
+        task.add_done_callback(self._removing.pop)
+        await asyncio.shield(task)
+
+    async def page(self, after: ChunkId | None, limit: int) -> list[tuple[ChunkId, int]]:
+        """Return up to `limit` chunks behind `after` with their sizes, in order of id."""
+        first = after + b"\0" if after is not None else b""
+        return [(ChunkId(key), _size(key, value)) for key, value in await self._index.range(first, _COMPLETE, limit)]
+
+    # -- inside --------------------------------------------------------------
+
+    async def _read(self, chunk_id: ChunkId) -> memoryview | None:
         if await self._index.get(chunk_id) is None:
             return None
         try:
@@ -112,30 +152,22 @@ class ChunkStore:
         header = raw[:HEADER_BYTES]
         if header == _header(chunk_id, len(data)) and await self._compute.run(lambda: chunk_matches(chunk_id, data)):
             return data
-        await self._set_aside(chunk_id)
         raise ChunkCorrupt(chunk_id.hex())
 
-    async def holds(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
-        """Return for each chunk whether it is here, durably."""
-        return [await self._index.get(chunk_id) is not None for chunk_id in chunk_ids]
-
-    async def remove(self, chunk_id: ChunkId) -> None:
-        """Remove a chunk; one that is not here is no error."""
-        size = await self._forget(chunk_id)
-        if size is not None:
-            await self._disk.remove(_path(chunk_id))
-
-    async def page(self, after: ChunkId | None, limit: int) -> list[tuple[ChunkId, int]]:
-        """Return up to `limit` chunks behind `after` with their sizes, in order of id."""
-        first = after + b"\0" if after is not None else b""
-        return [(ChunkId(key), _size(key, value)) for key, value in await self._index.range(first, None, limit)]
-
-    # -- inside --------------------------------------------------------------
-
     async def _put(self, chunk_id: ChunkId, data: Buffer) -> None:
-        if await self._index.get(chunk_id) is not None:
-            return
-        await self._check_space(len(data))
+        async with self._locks.holding(chunk_id):
+            if await self._index.get(chunk_id) is not None:
+                return
+            await self._check_space(len(data))
+            self._arriving += len(data)
+            try:
+                await self._store(chunk_id, data)
+            finally:
+                self._arriving -= len(data)
+            self.count += 1
+            self.bytes += len(data)
+
+    async def _store(self, chunk_id: ChunkId, data: Buffer) -> None:
         self._temporary += 1
         temporary, path = f"tmp/{self._temporary}", _path(chunk_id)
         try:
@@ -149,8 +181,11 @@ class ChunkStore:
             raise
         await self._sync_directory(path.rpartition("/")[0])
         await self._index.commit([_index_row(chunk_id, len(data))])
-        self.count += 1
-        self.bytes += len(data)
+
+    async def _remove(self, chunk_id: ChunkId) -> None:
+        async with self._locks.holding(chunk_id):  # else the file of a put that comes now would be removed
+            if await self._forget(chunk_id) is not None:
+                await self._disk.remove(_path(chunk_id))
 
     async def _sync_directory(self, folder: str) -> None:
         """Sync a folder, together with all renames that happen before the sync begins."""
@@ -171,14 +206,17 @@ class ChunkStore:
             self._space = await self._disk.space()
             self._space_checked_at = now
         total, free = self._space
+        size += self._arriving
         if free - size < total * (1 - FULL_SHARE):
             raise StoreFull(f"the disk is {100 * FULL_SHARE:.0f} % full")
         if self._capacity_bytes and self.bytes + size > self._capacity_bytes:
             raise StoreFull("what this node offers is used up")
 
     async def _set_aside(self, chunk_id: ChunkId) -> None:
-        if await self._forget(chunk_id) is None:
-            return
+        if await self._forget(chunk_id) is not None:
+            await self._quarantine(chunk_id)
+
+    async def _quarantine(self, chunk_id: ChunkId) -> None:
         self.corrupt += 1
         try:
             await self._disk.rename(_path(chunk_id), f"quarantine/{chunk_id.hex()}")
@@ -196,7 +234,15 @@ class ChunkStore:
         self.bytes -= size
         return size
 
+    async def _replace_index(self) -> None:
+        await self._storage.set_aside("chunk")
+        self._index = await self._storage.open_kv("chunk")
+        await self._rebuild_index()
+
     async def _read_index(self) -> None:
+        if await self._index.get(_COMPLETE) is None:
+            await self._rebuild_index()
+            return
         after: ChunkId | None = None
         while page := await self.page(after, _PAGE):
             self.count += len(page)
@@ -206,19 +252,24 @@ class ChunkStore:
     async def _rebuild_index(self) -> None:
         self.count = self.bytes = 0
         for byte in range(256):
+            folder = f"c/{byte:02x}"
             found = []
-            for name in await self._disk.names(f"c/{byte:02x}"):
+            for name in await self._disk.names(folder):
                 chunk_id = _parse_name(name)
-                if chunk_id is None:
+                if chunk_id is None or _path(chunk_id) != f"{folder}/{name}":
                     continue
                 header = await self._disk.read(_path(chunk_id), 0, HEADER_BYTES)
-                if len(header) == HEADER_BYTES:
-                    size = int(_HEADER.unpack_from(header)[4])
-                    found.append(_index_row(chunk_id, size))
-                    self.count += 1
-                    self.bytes += size
+                size = int(_HEADER.unpack_from(header)[4]) if len(header) == HEADER_BYTES else 0
+                if header != _header(chunk_id, size):
+                    await self._quarantine(chunk_id)
+                    continue
+                found.append(_index_row(chunk_id, size))
+                self.count += 1
+                self.bytes += size
             if found:
+                await self._disk.sync_directory(folder)  # a process may have died between its rename and its sync
                 await self._index.commit(found)
+        await self._index.commit([Put(_COMPLETE, wrap(_COMPLETE, b""))])
 
 
 def _path(chunk_id: ChunkId) -> str:

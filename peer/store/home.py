@@ -8,7 +8,7 @@ themselves, and sets its rows aside, because a replica that forgot must not vote
 from dataclasses import dataclass
 from typing import Final
 
-from peer.errors import DiskError, StoreCorrupt
+from peer.errors import DiskError, StorageFailed, StoreCorrupt
 from peer.seams import KV, Entropy, Put, Storage
 from peer.store.formats import ValueCorrupt, unwrap, wrap
 from peer.store.rows import RowStore
@@ -94,6 +94,10 @@ async def _begin_anew(storage: Storage, entropy: Entropy) -> Home:
 async def _read_seed(storage: Storage) -> bytes | None:
     try:
         seed = unwrap(_KEY, await storage.disk.read(_FILE))
-    except (DiskError, ValueCorrupt):
+    except ValueCorrupt:
+        return None
+    except DiskError as error:
+        if not error.missing:  # it may well be intact: an identity is not given up because a file could not be opened
+            raise StorageFailed(f"the identity cannot be read: {error}: this node stops; check the folder, then start it again") from None
         return None
     return seed if len(seed) == SEED_BYTES else None

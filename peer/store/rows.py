@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from peer.seams import KV, Delete, Put
 from peer.store.formats import ValueCorrupt, unwrap, wrap
+from peer.store.locks import KeyLocks
 from protocol import limits
 from protocol.codec import decode
 from protocol.errors import RemoteProtocolError
@@ -43,7 +44,7 @@ class RowStore:
         self.count = 0
         """Rows that are stored, tombstones included."""
         self._kv = kv
-        self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
+        self._locks = KeyLocks()
         self._working: set[asyncio.Task[object]] = set()
 
     async def open(self) -> None:
@@ -72,7 +73,7 @@ class RowStore:
         return await self._to_the_end(self._change(path, edit))
 
     async def merge(self, rows: Sequence[Row], guard: Callable[[], None] = lambda: None) -> list[Row]:
-        """Merge `rows` into what is there and return the results once they are durable, all in one commit.
+        """Merge `rows` into what is there and return the results, one for each path, once they are durable, all in one commit.
 
         `guard` is called immediately before the commit; what it raises prevents it.
 
@@ -160,25 +161,30 @@ class RowStore:
     async def _change(self, path: str, edit: Callable[[Row], Row]) -> Row:
         key = _key(path)
         async with self._locked([key]):
-            before = await self._get(key)
-            after = edit(before if before is not None else empty_row(path))
+            stored = await self._get(key)
+            before = stored if stored is not None else empty_row(path)
+            after = edit(before)
             if after != before:
                 await self._kv.commit([_put(key, after)])
-                self.count += before is None
+                self.count += stored is None
             return after
 
     async def _merge(self, rows: Sequence[Row], guard: Callable[[], None]) -> list[Row]:
-        arriving = {_key(row.path): row for row in rows}
+        arriving: dict[bytes, Row] = {}
+        for row in rows:
+            key = _key(row.path)
+            arriving[key] = merge(arriving[key], row) if key in arriving else row
         keys = sorted(arriving)
         async with self._locked(keys):
             results, changes, fresh = [], [], 0
             for key in keys:
-                before = await self._get(key)
-                after = merge(before, arriving[key]) if before is not None else arriving[key]
+                stored = await self._get(key)
+                before = stored if stored is not None else empty_row(arriving[key].path)
+                after = merge(before, arriving[key])
                 results.append(after)
                 if after != before:
                     changes.append(_put(key, after))
-                    fresh += before is None
+                    fresh += stored is None
             guard()
             if changes:
                 await self._kv.commit(changes)
@@ -219,20 +225,8 @@ class RowStore:
         """Hold the locks of `keys`, which are in ascending order: so two holders cannot wait for each other."""
         async with AsyncExitStack() as stack:
             for key in keys:
-                await stack.enter_async_context(self._lock(key))
+                await stack.enter_async_context(self._locks.holding(key))
             yield
-
-    @asynccontextmanager
-    async def _lock(self, key: bytes) -> AsyncIterator[None]:
-        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
-        self._locks[key] = lock, users + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks.pop(key)
-            if users > 1:
-                self._locks[key] = lock, users - 1
 
 
 def _key(path: str) -> bytes:

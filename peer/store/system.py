@@ -29,6 +29,8 @@ _LATEST: Final = b"layout latest"
 _SYNCED: Final = b"synced"
 _LAYOUT: Final = b"layout/"
 _PEER: Final = b"peer/"
+_PEERS_END: Final = b"peer0"
+"""The first key behind those of all peers: 0 follows /."""
 
 
 class SystemStore:
@@ -42,6 +44,8 @@ class SystemStore:
         self._reserving = asyncio.Lock()
         self._latest = 0
         self._synced = [0] * limits.PARTITIONS
+        self._marked = self._synced
+        """What the last commit under way says; it becomes `_synced` once it is durable."""
         self._peers: dict[NodeId, PeerInfo] = {}
 
     async def open(self) -> None:
@@ -55,10 +59,12 @@ class SystemStore:
             self._latest = await self._integer(_LATEST)
             synced = await self._read(_SYNCED)
             if synced is not None:
-                self._synced = list(_STAMPS.unpack(synced))
-            for key, value in await self._kv.range(_PEER, _PEER + b"\xff", PEERS_MAX):
+                self._synced = self._marked = list(_STAMPS.unpack(synced))
+            for key, value in await self._kv.range(_PEER, _PEERS_END, PEERS_MAX):
                 info = decode(PeerInfo, unwrap(key, value))
                 self._peers[info.node_id] = info
+            if self._latest and await self.latest_layout() is None:
+                raise StoreCorrupt("sys", f"the record of layout {self._latest} is missing")
         except (ValueCorrupt, RemoteProtocolError, struct.error) as error:
             raise StoreCorrupt("sys", str(error)) from None
         await self._write(_BOOT, self.boot.to_bytes(4, "big"))
@@ -119,9 +125,11 @@ class SystemStore:
 
     async def mark_synced(self, partitions: Sequence[int], stamp: int) -> None:
         """Note durably that `partitions` are synced under `stamp`."""
+        marked = self._marked = list(self._marked)
         for partition in partitions:
-            self._synced[partition] = stamp
-        await self._write(_SYNCED, _STAMPS.pack(*self._synced))
+            marked[partition] = stamp
+        await self._write(_SYNCED, _STAMPS.pack(*marked))
+        self._synced = marked
 
     # -- peers ---------------------------------------------------------------
 

@@ -12,6 +12,10 @@ from sims.transport import SimTransport
 
 LATENCY_SECONDS = (0.0001, 0.002)
 """Bounds of the delay of one piece."""
+WILDCARD = "0.0.0.0"
+"""Stands for the machine itself, in the address to listen on."""
+ANY_PORTS = range(40_000, 65_536)
+"""Where port 0 looks for a free one."""
 
 
 class Lan:
@@ -40,14 +44,21 @@ class Lan:
         """Return whether bytes of host `source` reach host `target`."""
         return (machine_of(source), machine_of(target)) in self._cuts
 
-    def listen(self, address: str, host: str, node_id: NodeId, endpoint: Endpoint) -> None:
-        """Open a port.
+    def listen(self, address: str, host: str, node_id: NodeId, endpoint: Endpoint) -> str:
+        """Open a port (0: any) of `host` and return its address.
 
-        Raises: ConnectFailed when it is open already.
+        Raises: ConnectFailed when it is open already, or is not of this host.
         """
+        machine, port = split_address(address)
+        if machine not in (machine_of(host), WILDCARD):
+            raise ConnectFailed(address, "it is no address of this machine")
+        if not port:
+            port = next(port for port in ANY_PORTS if f"{machine_of(host)}:{port}" not in self._listening)
+        address = f"{machine_of(host)}:{port}"
         if address in self._listening:
             raise ConnectFailed(address, "already in use", refused=True)
         self._listening[address] = (host, node_id, endpoint)
+        return address
 
     def unlisten(self, address: str) -> None:
         """Close a port."""
@@ -60,8 +71,8 @@ class Lan:
 
         Raises: ConnectFailed.
         """
+        target, _ = split_address(address)
         await asyncio.sleep(self.latency())
-        target = machine_at(address)
         try:
             async with asyncio.timeout(timeout_seconds):
                 while self.is_cut(host, target) or self.is_cut(target, host):
@@ -77,7 +88,7 @@ class Lan:
         here.peer, there.peer = there, here
         here.is_cut = lambda: self.is_cut(host, other_host)
         there.is_cut = lambda: self.is_cut(other_host, host)
-        self._ends = [end for end in self._ends if not end.is_closing()] + [here, there]
+        self._ends = [end for end in self._ends if not end.is_lost] + [here, there]
         protocol = endpoint(other_id)
         here.begin(protocol)
         self.loop.call_soon(lambda: there.begin(other_endpoint(node_id)), context=context_of(other_host))
@@ -88,7 +99,7 @@ class Lan:
         for address in [address for address, (owner, _, _) in self._listening.items() if owner == host]:
             del self._listening[address]
         for end in self._ends:
-            if end.host == host and not end.peer.is_closing():
+            if end.host == host and not end.peer.is_lost:
                 self.loop.call_later(self.latency(), end.peer.reset, context=context_of(end.peer.host))
 
 
@@ -107,8 +118,7 @@ class SimNetwork:
 
     async def listen(self, address: str, endpoint: Endpoint) -> "SimListener":
         """Accept connections."""
-        self._lan.listen(address, self._host, self._node_id, endpoint)
-        return SimListener(self._lan, address)
+        return SimListener(self._lan, self._lan.listen(address, self._host, self._node_id, endpoint))
 
     async def connect(self, address: str, endpoint: Endpoint, *, timeout_seconds: float) -> asyncio.BufferedProtocol:
         """Connect."""
@@ -137,6 +147,12 @@ def machine_of(host: str) -> str:
     return host.partition("#")[0]
 
 
-def machine_at(address: str) -> str:
-    """Return the machine at an address: simulated addresses are `MACHINE:PORT`."""
-    return address.rpartition(":")[0]
+def split_address(address: str) -> tuple[str, int]:
+    """Return machine and port: simulated addresses are `MACHINE:PORT`.
+
+    Raises: ConnectFailed.
+    """
+    machine, _, port = address.rpartition(":")
+    if not machine or not port.isdecimal() or int(port) > 65_535:
+        raise ConnectFailed(address, "not an address: it has the form HOST:PORT")
+    return machine, int(port)

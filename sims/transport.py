@@ -14,6 +14,9 @@ from sims.loop import SimLoop, context_of
 
 HIGH_WATER_BYTES = 64 * 1024
 SEGMENT_BYTES_MAX = 256 * 1024
+SMALL_SHARE = 0.25
+SMALL_BYTES_MAX = 64
+"""A share of the pieces is so small that frames are cut within their headers."""
 STALL_RETRY_SECONDS = 0.05
 """A stalled direction looks again after so long whether its link is whole."""
 
@@ -87,6 +90,11 @@ class SimTransport(asyncio.Transport):
         """Return whether bytes are delivered."""
         return not self._reading_paused and not self._closing
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the end has come: `connection_lost` was called or is about to be."""
+        return self._lost
+
     def is_closing(self) -> bool:
         """Return whether the end has begun."""
         return self._closing
@@ -102,7 +110,7 @@ class SimTransport(asyncio.Transport):
         if not self._lost:
             self._closing = True
             self._lose(None)
-            self._later(self.peer, ConnectionResetError("reset by the peer"))
+            self._loop.call_later(self._latency(), self._reset_peer, context=self.peer._context)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the protocol."""
@@ -150,17 +158,11 @@ class SimTransport(asyncio.Transport):
 
     def _deliver(self) -> None:
         """Give the peer some of what has arrived, in pieces of the seed's choice."""
-        budget = self._random.randint(1, SEGMENT_BYTES_MAX)
+        budget = self._random.randint(1, SEGMENT_BYTES_MAX if self._random.random() > SMALL_SHARE else SMALL_BYTES_MAX)
         delivered = 0
         while self._outgoing and budget > 0 and not self.peer._lost and not self.peer._reading_paused:
-            piece = self._outgoing[0]
-            target = memoryview(self.peer._protocol.get_buffer(len(piece)))
-            count = min(len(piece), len(target), budget)
-            target[:count] = piece[:count]
-            if count == len(piece):
-                self._outgoing.popleft()
-            else:
-                self._outgoing[0] = piece[count:]
+            target = memoryview(self.peer._protocol.get_buffer(min(self._buffered - delivered, budget)))[:budget]
+            count = self._fill(target)
             budget -= count
             delivered += count
             self.peer._protocol.buffer_updated(count)
@@ -169,12 +171,27 @@ class SimTransport(asyncio.Transport):
             self._writing_paused = False
             self._loop.call_soon(self._resume, context=self._context)
 
+    def _fill(self, target: memoryview) -> int:
+        """Move bytes into `target`, across the bounds between writes, and return how many."""
+        filled = 0
+        while self._outgoing and filled < len(target):
+            piece = self._outgoing.popleft()
+            count = min(len(piece), len(target) - filled)
+            target[filled : filled + count] = piece[:count]
+            if count < len(piece):
+                self._outgoing.appendleft(piece[count:])
+            filled += count
+        return filled
+
     def _resume(self) -> None:
         if not self._lost:
             self._protocol.resume_writing()
 
-    def _later(self, end: "SimTransport", error: Exception) -> None:
-        self._loop.call_later(self._latency(), end._lose, error, context=end._context)
+    def _reset_peer(self) -> None:
+        if self.is_cut():
+            self._loop.call_later(STALL_RETRY_SECONDS, self._reset_peer, context=self.peer._context)
+        else:
+            self.peer.reset()
 
     def _lose(self, error: Exception | None) -> None:
         if self._lost:

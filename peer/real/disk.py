@@ -42,7 +42,7 @@ class RealDisk:
 
     async def sync(self, path: str) -> None:
         """Make the content of a file durable."""
-        await self._run(path, lambda: self._sync(self._root / path, os.O_RDWR), fatal=True)
+        await self._run(path, lambda: self._sync(path, os.O_RDWR, os.fdatasync))
 
     async def rename(self, source: str, target: str) -> None:
         """Rename a file."""
@@ -50,7 +50,7 @@ class RealDisk:
 
     async def sync_directory(self, path: str) -> None:
         """Make the names in a folder durable."""
-        await self._run(path, lambda: self._sync(self._root / path, os.O_RDONLY | os.O_DIRECTORY), fatal=True)
+        await self._run(path, lambda: self._sync(path, os.O_RDONLY | os.O_DIRECTORY, os.fsync))
 
     async def remove(self, path: str) -> None:
         """Remove a file."""
@@ -73,22 +73,30 @@ class RealDisk:
         """Finish what is under way."""
         self._threads.shutdown(wait=True)
 
-    async def _run(self, path: str, work: Callable[[], T], *, fatal: bool = False) -> T:
+    async def _run(self, path: str, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, path, work)
+
+    def _guarded(self, path: str, work: Callable[[], T]) -> T:
+        """Work in a thread. A failure is noted there: whoever asked may have been cancelled, and others wait in the queue."""
         if self._failure is not None:
             raise self._failure
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return work()
         except OSError as error:
             reason = error.strerror or str(error)
-            if fatal or error.errno in _FATAL:
-                self._failure = StorageFailed(f"{self._root / path}: {reason}: this node stops; check the disk, then start it again")
-                raise self._failure from None
+            if error.errno in _FATAL:
+                raise self._fail(path, reason) from None
             raise DiskError(
                 path,
                 reason,
                 full=error.errno in (errno.ENOSPC, errno.EDQUOT),
                 missing=error.errno in (errno.ENOENT, errno.ENOTDIR),
             ) from None
+
+    def _fail(self, path: str, reason: str) -> StorageFailed:
+        if self._failure is None:
+            self._failure = StorageFailed(f"{self._root / path}: {reason}: this node stops; check the disk, then start it again")
+        return self._failure
 
     def _read(self, path: str, offset: int, length: int | None) -> bytes:
         with (self._root / path).open("rb", buffering=0) as file:
@@ -109,18 +117,17 @@ class RealDisk:
         finally:
             os.close(descriptor)
 
-    def _sync(self, path: Path, flags: int) -> None:
-        descriptor = os.open(path, flags | os.O_CLOEXEC)
+    def _sync(self, path: str, flags: int, sync: Callable[[int], None]) -> None:
+        descriptor = os.open(self._root / path, flags | os.O_CLOEXEC)  # a file that is not there is harmless, a failed sync never
         try:
-            if flags & os.O_DIRECTORY:
-                os.fsync(descriptor)
-            else:
-                os.fdatasync(descriptor)
+            sync(descriptor)
+        except OSError as error:
+            raise self._fail(path, error.strerror or str(error)) from None
         finally:
             os.close(descriptor)
 
     def _names(self, path: str) -> list[str]:
         try:
             return sorted(os.listdir(self._root / path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []

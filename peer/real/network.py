@@ -116,7 +116,7 @@ class RealListener:
         self._context = context
         self._endpoint = endpoint
         self._half_open: Counter[str] = Counter()
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes: dict[asyncio.Task[None], _Gate] = {}
         self._logged_at: dict[str, float] = {}
         self._addresses: tuple[str, ...] = ()
         self._addresses_at: float | None = None
@@ -138,7 +138,8 @@ class RealListener:
 
     async def close(self) -> None:
         """Stop accepting."""
-        tasks = [self._accepting, *self._handshakes]
+        unproven = [task for task, gate in self._handshakes.items() if gate.protocol is None]
+        tasks = [self._accepting, *unproven]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -161,22 +162,22 @@ class RealListener:
                 self._note_stranger(host, "too many connections that prove nothing")
                 continue
             self._half_open[host] += 1
-            task = self._loop.create_task(self._shake_hands(connection, host))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            gate = _Gate(self._endpoint)
+            task = self._loop.create_task(self._shake_hands(connection, host, gate))
+            self._handshakes[task] = gate
+            task.add_done_callback(self._handshakes.pop)
 
-    async def _shake_hands(self, connection: socket.socket, host: str) -> None:
+    async def _shake_hands(self, connection: socket.socket, host: str, gate: _Gate) -> None:
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(limits.HANDSHAKE_SECONDS):
-                await self._loop.connect_accepted_socket(
-                    lambda: _Gate(self._endpoint), connection, ssl=self._context
-                )
+                await self._loop.connect_accepted_socket(lambda: gate, connection, ssl=self._context)
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             self._note_stranger(host, getattr(error, "reason", None) or str(error) or "no handshake in time")
-            connection.close()
         finally:
+            if gate.protocol is None:
+                connection.close()
             self._half_open[host] -= 1
             if not self._half_open[host]:
                 del self._half_open[host]

@@ -26,6 +26,18 @@ _PRAGMAS = (
     "PRAGMA fullfsync=ON",
     "PRAGMA cache_size=-4096",
 )
+_OF_THE_MACHINE = frozenset(
+    {
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+"""Errors that say nothing of what is in the file: taking them for damage would give up an identity."""
 
 _Work = tuple[str, Callable[[sqlite3.Connection], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
 
@@ -43,11 +55,13 @@ class SqliteKV:
     async def open(self) -> None:
         """Open or create the file.
 
-        Raises: StoreCorrupt.
+        Raises: StoreCorrupt; StorageFailed when it is the machine that fails, not what is in the file.
         """
         try:
             await asyncio.get_running_loop().run_in_executor(None, self._open)
         except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF in _OF_THE_MACHINE:
+                raise self._fail(error) from None
             raise StoreCorrupt(self._path.stem, str(error)) from None
         self._thread.start()
 
@@ -83,14 +97,17 @@ class SqliteKV:
 
     def _open(self) -> None:
         self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        for pragma in _PRAGMAS:
-            self._connection.execute(pragma).fetchall()
-        faults = self._connection.execute("PRAGMA quick_check(1)").fetchall()
-        if faults != [("ok",)]:
-            self._connection.close()
-            raise sqlite3.DatabaseError(str(faults[0][0]))
-        self._connection.execute("CREATE TABLE IF NOT EXISTS pairs (key BLOB NOT NULL, value BLOB NOT NULL)")
-        self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS pairs_by_key ON pairs (key)")
+        try:
+            for pragma in _PRAGMAS:
+                self._connection.execute(pragma).fetchall()
+            faults = self._connection.execute("PRAGMA quick_check(1)").fetchall()
+            if faults != [("ok",)]:
+                raise _corrupt(str(faults[0][0]))
+            self._connection.execute("CREATE TABLE IF NOT EXISTS pairs (key BLOB NOT NULL, value BLOB NOT NULL)")
+            self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS pairs_by_key ON pairs (key)")
+        except sqlite3.Error:
+            self._connection.close()  # now: one that is collected later would remove the log of what is opened in its place
+            raise
 
     def _run(self) -> None:
         stopping = False
@@ -117,10 +134,13 @@ class SqliteKV:
         for kind, work, loop, future in works:
             if kind == "read":
                 try:
+                    if self._failure is not None:
+                        raise self._failure
                     _resolve(loop, future, work(self._connection), None)
                 except sqlite3.Error as error:
-                    self._fail(error)
-                    _resolve(loop, future, None, self._failure)
+                    _resolve(loop, future, None, self._fail(error))
+                except StorageFailed as error:
+                    _resolve(loop, future, None, error)
         if not writes:
             return
         try:
@@ -132,14 +152,17 @@ class SqliteKV:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._fail(error)
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
         except StorageFailed:
             pass
         for _, _, loop, future in writes:
             _resolve(loop, future, None, self._failure)
 
-    def _fail(self, error: sqlite3.Error) -> None:
+    def _fail(self, error: sqlite3.Error) -> StorageFailed:
         if self._failure is None:
             self._failure = StorageFailed(f"{self._path}: {error}: this node stops; check the disk, then start it again")
+        return self._failure
 
 
 def _resolve(
@@ -155,6 +178,12 @@ def _resolve(
 
     with suppress(RuntimeError):  # the loop is closed: nobody waits any more
         loop.call_soon_threadsafe(settle)
+
+
+def _corrupt(reason: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(reason)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def _get(connection: sqlite3.Connection, key: bytes) -> bytes | None:

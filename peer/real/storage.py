@@ -37,7 +37,14 @@ class RealStorage:
             raise WrongUsage(
                 f"{root} is in use by another node: stop that one, or give this one a folder of its own with --home"
             ) from None
-        self._check_format()
+        try:
+            self._check_format()
+        except OSError as error:
+            os.close(self._lock)
+            raise ShoalError(f"{root}: {error.strerror}: choose another folder with --home") from None
+        except WrongUsage:
+            os.close(self._lock)
+            raise
         self.disk = RealDisk(root)
 
     async def open_kv(self, name: str) -> SqliteKV:
@@ -64,11 +71,24 @@ class RealStorage:
     def _check_format(self) -> None:
         path = self._root / "format"
         if not path.exists():
-            path.write_text(f"{FORMAT_VERSION}\n")
+            self._write_format(path)
             return
-        text = path.read_text().strip()
+        text = path.read_text(errors="replace").strip()
         if text != str(FORMAT_VERSION):
-            os.close(self._lock)
             raise WrongUsage(
                 f"{self._root} has format {text[:20]!r} and this version of shoal knows {FORMAT_VERSION}: install a newer shoal"
             )
+
+    def _write_format(self, path: Path) -> None:
+        """Durable and whole at once: an empty file after a power cut would look like a format of the future."""
+        fresh = path.with_suffix(".new")
+        with fresh.open("w") as file:
+            file.write(f"{FORMAT_VERSION}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+        folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -77,10 +77,12 @@ class ChunkService:
         own = self._access.node_id
         partition = chunk_partition(chunk_id)
         homes = [home for home in layout.homes(partition) if home != own]
-        async with asyncio.TaskGroup() as group:
-            here = group.create_task(self._keep(chunk_id, payload))
-            there = group.create_task(self._send_to(homes, chunk_id, payload, len(homes)))
-        holders = [own] * here.result() + there.result()
+        # No TaskGroup: a StorageFailed has to arrive as itself, for it ends the node.
+        kept, holders = await asyncio.gather(
+            self._keep(chunk_id, payload), self._send_to(homes, chunk_id, payload, len(homes))
+        )
+        if kept:
+            holders.append(own)
         for fallback in layout.fallbacks(partition):
             missing = layout.copies_wanted - len(holders)
             if missing <= 0 or asyncio.get_running_loop().time() + TRY_SECONDS > deadline:

@@ -1,0 +1,175 @@
+"""`shoal up` as a process of its own: what it says, how it ends, and with which code."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+SECONDS = 20.0
+FAILING_DISK = """
+import errno, os, sys
+from pathlib import Path
+from peer.cli.main import main
+real = os.fdatasync
+def fdatasync(descriptor):
+    if Path(os.environ["FAIL_WHEN"]).exists():
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    real(descriptor)
+os.fdatasync = fdatasync
+main(sys.argv[1:])
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")}, **more}
+
+
+def shoal(home: Path, *arguments: str, **pipes: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "peer.cli", "--home", str(home), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(), check=False, **pipes)  # type: ignore[call-overload]
+
+
+class Up:
+    """A node's process and its first line."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+
+    def ready(self) -> tuple[str, int]:
+        """Return the address and the number of members that the node says."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        match = re.fullmatch(r"ready \S+ [0-9a-f]{32} (127\.0\.0\.1:\d+) members=(\d+)\n", line)
+        assert match, (line, self.process.poll())
+        return match[1], int(match[2])
+
+    def ends(self) -> tuple[int, str]:
+        """Wait for its end; return the exit code and what it wrote to stderr."""
+        _, err = self.process.communicate(timeout=SECONDS)
+        return self.process.returncode, err
+
+
+@contextmanager
+def up(home: Path, *arguments: str, program: tuple[str, ...] = ("-m", "peer.cli"), **more: str) -> Iterator[Up]:
+    command = [sys.executable, *program, "up", "--home", str(home), "--listen", "127.0.0.1:0", "--no-discovery", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more))
+    try:
+        yield Up(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_first_node_makes_a_key_founds_serves_and_stops_on_a_signal(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with up(home) as node:
+        address, members = node.ready()
+        assert members == 1
+        assert (home / "cluster.key").stat().st_mode & 0o777 == 0o600
+        assert json.loads((home / "node.json").read_text())["address"] == address
+        (tmp_path / "f").write_bytes(b"hello")
+        put = shoal(home, "put", str(tmp_path / "f"), "/f", "--json")
+        assert json.loads(put.stdout)["copies"] == 1
+        assert shoal(home, "cat", "/f").stdout == "hello"
+        node.process.send_signal(signal.SIGTERM)
+        code, err = node.ends()
+        assert code == 0, err
+    assert not (home / "node.json").exists()
+
+
+def test_what_was_put_is_there_after_a_kill_and_a_second_start(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with up(home) as node:
+        node.ready()
+        assert shoal(home, "put", "-", "/a/f", input="x" * 100_000).returncode == 0
+        node.process.kill()
+        node.process.wait()
+    with up(home) as node:
+        assert node.ready()[1] == 1
+        assert shoal(home, "cat", "/a/f").stdout == "x" * 100_000
+
+
+def test_a_failed_sync_stops_the_node_with_75_and_nothing_was_acknowledged(tmp_path: Path) -> None:
+    home, flag = tmp_path / "home", tmp_path / "fail"
+    with up(home, program=("-c", FAILING_DISK), FAIL_WHEN=str(flag)) as node:
+        node.ready()
+        assert shoal(home, "put", "-", "/before", input="b" * 50_000).returncode == 0
+        flag.touch()
+        refused = shoal(home, "--node", json.loads((home / "node.json").read_text())["address"], "put", "-", "/after", input="a" * 50_000)
+        assert refused.returncode in (1, 4, 6), refused
+        code, err = node.ends()
+        assert code == 75, err
+        assert "Input/output error" in err.splitlines()[-1]
+    flag.unlink()
+    with up(home) as node:
+        node.ready()
+        assert shoal(home, "cat", "/before").stdout == "b" * 50_000
+        assert shoal(home, "cat", "/after").returncode == 3
+
+
+def test_a_second_node_on_one_home_is_refused_in_one_line(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with up(home) as node:
+        node.ready()
+        with up(home) as second:
+            code, err = second.ends()
+        assert code == 2
+        assert len(err.splitlines()) == 1
+        assert "in use" in err
+
+
+def test_a_node_whose_key_every_typed_address_refuses_ends_with_8(tmp_path: Path) -> None:
+    with up(tmp_path / "one") as node:
+        address, _ = node.ready()
+        assert shoal(tmp_path / "other", "key", "new").returncode == 0
+        with up(tmp_path / "other", "--join", address) as stranger:
+            code, err = stranger.ends()
+        assert code == 8
+        assert "refuses this key" in err.splitlines()[-1]
+        node.process.send_signal(signal.SIGTERM)
+        assert node.ends()[0] == 0
+
+
+def test_a_lone_node_that_was_given_a_key_waits_and_says_so(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert shoal(home, "key", "new").returncode == 0
+    with up(home) as node:
+        time.sleep(0.5)
+        assert node.process.stderr is not None
+        assert "--found" in node.process.stderr.readline()
+        assert node.process.poll() is None
+
+
+def test_a_node_joins_by_a_typed_address_and_is_found_again_without_it(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    with up(one) as node:
+        address, _ = node.ready()
+        with up(two, "--key-file", str(one / "cluster.key"), "--join", address) as joiner:
+            assert joiner.ready()[1] == 2
+            assert shoal(two, "put", "-", "/f", input="both").returncode == 0
+            joiner.process.kill()
+            joiner.process.wait()
+        refused = shoal(one, "put", "-", "/g", input="alone")
+        assert refused.returncode == 4, refused
+        assert len(refused.stderr.splitlines()) == 1
+        with up(two) as joiner:
+            assert joiner.ready()[1] == 2
+            assert shoal(two, "cat", "/f").stdout == "both"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--listen", "nowhere"), ("--join", "x"), ("--capacity", "many"), ("--name", "a b"), ("--key-file", "/none")]
+)
+def test_wrong_usage_is_one_line_and_no_node(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = shoal(tmp_path / "home", "up", *arguments)
+    assert done.returncode in (2, 3)
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "home" / "data").exists()

@@ -4,7 +4,9 @@ import asyncio
 import platform
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -107,7 +109,9 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     )
     stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     stop_on_signals(stop)
-    node = Node(config, env, identity, lambda event: tell(output, event, stop))
+    held: list[NodeEvent] = []
+    hear: Callable[[NodeEvent], None] = held.append  # until node.json stands: whoever reads "ready" may look for it
+    node = Node(config, env, identity, lambda event: hear(event))
     try:
         await node.start()
     except ConnectFailed as error:
@@ -115,6 +119,9 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     except StoreCorrupt as error:
         raise ShoalError(f"{home}: {error}: move the folder away to begin anew; what it held is healed from the others") from None
     write_node_file(home, name=options.name, node_id=node.node_id.hex(), addresses=tuple(node.addresses))
+    for event in held:
+        tell(output, stop, event)
+    hear = partial(tell, output, stop)
     try:
         await asyncio.wait([stop, node.failed], return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -126,7 +133,7 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     stop.result()
 
 
-def tell(output: Output, event: NodeEvent, stop: asyncio.Future[None]) -> None:
+def tell(output: Output, stop: asyncio.Future[None], event: NodeEvent) -> None:
     """Say what has happened to the node; a refused key ends it."""
     match event:
         case Ready(name, node_id, address, members):

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
+from peer.care.row_repair import RowRepair
 from peer.care.sweep import Sweep
 from peer.cluster.explorer import Explorer
 from peer.cluster.founder import Founder
@@ -135,10 +136,11 @@ class Node:
             self._capacity_bytes = (await storage.disk.space())[0]
         self.layouts = Layouts(self.node_id, self.system, self.rows, self, self._layout_changed)
         await self.layouts.load()
-        self.sync = Sync(self.node_id, self.layouts, self.system, self.rows, self)
+        self.row_repair = RowRepair(self, self.rows)
+        self.sync = Sync(self.node_id, self.layouts, self.system, self.rows, self, self.row_repair.report)
         self.decider = Founder(self.node_id, self.layouts, self.liveness, self._is_empty, self.compute)
         self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.liveness.is_alive)
-        self.row_service = RowService(self, self.rows, self.system)
+        self.row_service = RowService(self, self.rows, self.system, self.row_repair.report)
         self.chunk_service = ChunkService(self, self.chunks)
         self._listener: Listener = await self._env.network.listen(self.config.listen, self.links.accept)
         self.addresses = tuple(self._listener.addresses)
@@ -160,6 +162,7 @@ class Node:
         self._spawn(self.sync.run())
         self._spawn(self.decider.run())
         self._spawn(self.sweep.run())
+        self._spawn(self.row_repair.run())
         self._spawn(self._watch_key())
 
     async def stop(self) -> None:

@@ -51,6 +51,11 @@ class DiskState:
         self.names = dict(survivors)
         self.durable_names = dict(survivors)
 
+    def rot(self, name: str, random: Random) -> None:
+        """Flip one bit of the file `name`, in whatever folder it lies."""
+        (file,) = [file for path, file in self.names.items() if path.rpartition("/")[2] == name]
+        file.content = file.durable = flipped(file.content, random)
+
     def _torn(self, file: _File) -> bytes:
         choice = self.random.random()
         if choice < 0.4:
@@ -162,6 +167,13 @@ class SimDisk:
     def _check_folder(self, path: str) -> None:
         if _folder_of(path) not in self._state.folders:
             raise DiskError(path, "no such folder", missing=True)
+
+
+def flipped(data: bytes, random: Random) -> bytes:
+    """Return `data` with one bit changed."""
+    changed = bytearray(data)
+    changed[random.randrange(len(changed))] ^= 1 << random.randrange(8)
+    return bytes(changed)
 
 
 def _folder_of(path: str) -> str:

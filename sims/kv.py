@@ -7,7 +7,8 @@ from random import Random
 
 from peer.errors import StoreCorrupt
 from peer.seams import Delete, Put
-from sims.disk import DiskState, SimDisk
+from protocol.paths import name_of
+from sims.disk import DiskState, SimDisk, flipped
 
 COMMIT_SECONDS = (0.0002, 0.004)
 READ_SECONDS = (0.0, 0.0002)
@@ -122,6 +123,20 @@ class SimStorage:
     def damage(self, name: str) -> None:
         """Let a database be unreadable from its next opening on."""
         self._corrupt[name] = None
+
+    def rot(self, name: str, random: Random) -> None:
+        """Flip one bit of the file `name`, wherever it lies: nobody notices before it is read."""
+        self._disk_state.rot(name, random)
+
+    def rot_row(self, path: str, random: Random) -> None:
+        """Flip one bit of what `ns.db` has under the key that ends in the name of `path`."""
+        values = self._databases["ns"].values
+        (key,) = [key for key in values if key.endswith(b"\0" + name_of(path).encode())]
+        values[key] = flipped(values[key], random)
+
+    def fail_next_sync(self) -> None:
+        """Have the next sync of a file meet an input or output error."""
+        self._disk_state.sync_fails = True
 
     async def close(self) -> None:
         """Nothing is locked in this world."""

@@ -11,6 +11,7 @@ from a majority of the partition's owners.
 import asyncio
 import logging
 from collections import defaultdict
+from collections.abc import Callable
 
 from peer.cluster.layouts import Layouts, Peers
 from peer.errors import LinkLost, RequestFailed
@@ -35,13 +36,20 @@ class Sync:
     """Brings the partitions of this node up to date."""
 
     def __init__(
-        self, node_id: NodeId, layouts: Layouts, system: SystemStore, rows: RowStore, peers: Peers
+        self,
+        node_id: NodeId,
+        layouts: Layouts,
+        system: SystemStore,
+        rows: RowStore,
+        peers: Peers,
+        report_damage: Callable[[str], None],
     ) -> None:
         self._node_id = node_id
         self._layouts = layouts
         self._system = system
         self._rows = rows
         self._peers = peers
+        self._report_damage = report_damage
         self._wake = asyncio.Event()
         self._dropped_at = 0
 
@@ -134,7 +142,10 @@ class Sync:
             if page.rows:
                 try:
                     await self._rows.merge(page.rows)
-                except (RowCorrupt, RowTooLarge) as error:
+                except RowCorrupt as error:
+                    self._report_damage(error.path)
+                    return False
+                except RowTooLarge as error:
                     log.warning("a row cannot be synced and keeps its partition from counting here: %s", error)
                     return False
                 after_path = page.rows[-1].path

@@ -6,7 +6,7 @@ whole row, count. Knows nothing of how a client comes to its context.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from peer.errors import Refused, RequestFailed, Unavailable
@@ -38,8 +38,10 @@ from protocol.versions import Dot, Kind, Row, Version, find_operation, published
 class RowService:
     """The rows of one replica, as its peers and clients may use them."""
 
-    def __init__(self, access: Access, rows: RowStore, system: SystemStore) -> None:
+    def __init__(self, access: Access, rows: RowStore, system: SystemStore, report_damage: Callable[[str], None]) -> None:
+        """`report_damage` is told the path of every damaged row that is met."""
         self._access = access
+        self._report_damage = report_damage
         self._rows = rows
         self._system = system
         self._hlc = 0
@@ -70,8 +72,8 @@ class RowService:
             row = await self._rows.change(request.path, edit)
         except RowTooLarge as error:
             raise Refused(ErrorCode.TOO_LARGE, f"{error}: resolve them first") from None
-        except RowCorrupt:
-            raise Refused(ErrorCode.CORRUPT, "this replica's row is damaged") from None
+        except RowCorrupt as error:
+            raise self._damaged(error) from None
         copies = await self._ship(layout, request, row, deadline)
         standing = winner(row)
         dot = find_operation(row, request.op_id) or (standing.dot if standing is not None else dot)
@@ -88,8 +90,8 @@ class RowService:
             await self._rows.merge(request.rows, guard)
         except RowTooLarge as error:
             raise Refused(ErrorCode.TOO_LARGE, str(error)) from None
-        except RowCorrupt:
-            raise Refused(ErrorCode.CORRUPT, "this replica's row is damaged") from None
+        except RowCorrupt as error:
+            raise self._damaged(error) from None
         return Done()
 
     async def fetch(self, request: RowFetch) -> RowIs:
@@ -97,8 +99,8 @@ class RowService:
         await self._fenced(request.partition, request.stamp)
         try:
             row = await self._rows.get(request.path)
-        except RowCorrupt:
-            raise Refused(ErrorCode.CORRUPT, "this replica's row is damaged") from None
+        except RowCorrupt as error:
+            raise self._damaged(error) from None
         if row is None:
             return RowIs(b"", ())
         return RowIs(row_digest(row), (row,) if request.full else ())
@@ -119,8 +121,8 @@ class RowService:
                 rows_max=limits.ROWS_PER_MESSAGE_MAX,
                 bytes_max=limits.PAGE_BYTES_MAX,
             )
-        except RowCorrupt:
-            raise Refused(ErrorCode.CORRUPT, "a row of this replica is damaged") from None
+        except RowCorrupt as error:
+            raise self._damaged(error) from None
         last = name_of(rows[-1].path) if more else request.until
         return ListPage(range_digest(row_digest(row) for row in rows), last, tuple(rows))
 
@@ -136,9 +138,13 @@ class RowService:
             rows, more = await self._rows.pull(
                 partitions, after, rows_max=limits.ROWS_PER_MESSAGE_MAX, bytes_max=limits.PAGE_BYTES_MAX
             )
-        except RowCorrupt:
-            raise Refused(ErrorCode.CORRUPT, "a row of this replica is damaged") from None
+        except RowCorrupt as error:
+            raise self._damaged(error) from None
         return PulledRows(tuple(rows), more)
+
+    def _damaged(self, error: RowCorrupt) -> Refused:
+        self._report_damage(error.path)
+        return Refused(ErrorCode.CORRUPT, "a row of this replica is damaged")
 
     # -- the fence -----------------------------------------------------------
 

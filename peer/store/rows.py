@@ -18,7 +18,7 @@ from peer.store.locks import KeyLocks
 from protocol import limits
 from protocol.codec import decode
 from protocol.errors import RemoteProtocolError
-from protocol.paths import folder_partition, name_of, parent_of
+from protocol.paths import folder_partition, join, name_of, parent_of
 from protocol.rows import digest_of, range_digest, row_bytes
 from protocol.versions import Row, empty_row, merge
 
@@ -30,7 +30,11 @@ _BATCH: Final = 256
 
 
 class RowCorrupt(Exception):
-    """The stored row of a path fails its checksum."""
+    """The stored row of `path` fails its checksum."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
 
 
 class RowTooLarge(Exception):
@@ -80,6 +84,15 @@ class RowStore:
         Raises: RowCorrupt, RowTooLarge.
         """
         return await self._to_the_end(self._merge(rows, guard))
+
+    async def replace_damaged(self, row: Row, guard: Callable[[], None]) -> None:
+        """Put `row` (an empty one: nothing) in the place of a row that fails its checksum; one that is whole by now stays.
+
+        `guard` is called immediately before the commit; what it raises prevents it.
+
+        Raises: RowTooLarge.
+        """
+        await self._to_the_end(self._replace_damaged(row, guard))
 
     async def drain(self) -> None:
         """Wait until every change that was under way at the call is durable or has failed."""
@@ -191,6 +204,16 @@ class RowStore:
                 self.count += fresh
             return results
 
+    async def _replace_damaged(self, row: Row, guard: Callable[[], None]) -> None:
+        key = _key(row.path)
+        async with self._locked([key]):
+            try:
+                await self._get(key)
+            except RowCorrupt:
+                guard()
+                await self._kv.commit([_put(key, row) if row.heads else Delete(key)])
+                self.count -= not row.heads
+
     async def _get(self, key: bytes) -> Row | None:
         value = await self._kv.get(key)
         return _row(key, value) if value is not None else None
@@ -209,6 +232,7 @@ class RowStore:
         return rows, False
 
     async def _remove(self, partitions: Sequence[int], *, keep: bool) -> None:
+        await self.drain()  # what was let in before the fence fell would come back behind the removal
         if not self.count:
             return
         for partition in partitions:
@@ -234,6 +258,11 @@ def _key(path: str) -> bytes:
     return _partition_key(_LIVE, folder_partition(folder)) + folder.encode() + b"\0" + name_of(path).encode()
 
 
+def _path_of(key: bytes) -> str:
+    folder, _, name = key[3:].decode().partition("\0")
+    return join(folder, name)
+
+
 def _partition_key(prefix: bytes, partition: int) -> bytes:
     return prefix + partition.to_bytes(2, "big")
 
@@ -253,14 +282,14 @@ def _body(key: bytes, value: bytes) -> bytes:
     try:
         return unwrap(key, value)
     except ValueCorrupt as error:
-        raise RowCorrupt(str(error)) from None
+        raise RowCorrupt(_path_of(key), str(error)) from None
 
 
 def _row(key: bytes, value: bytes) -> Row:
     try:
         row = decode(Row, _body(key, value))
     except RemoteProtocolError as error:
-        raise RowCorrupt(error.reason) from None
+        raise RowCorrupt(_path_of(key), error.reason) from None
     return row
 
 

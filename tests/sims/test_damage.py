@@ -1,0 +1,173 @@
+"""Disks that lie, fail or forget, in a cluster of five: what is damaged is never served, never counted, and made whole again."""
+
+import asyncio
+from contextlib import suppress
+from random import Random
+
+import pytest
+
+from peer.client import Client
+from peer.errors import ShoalError, StorageFailed
+from peer.store.chunks import ChunkCorrupt
+from protocol.manifest import KIB
+from protocol.paths import row_partition
+from sims.world import World
+
+NAMES = ("a", "b", "c", "d", "e")
+SEEDS = range(20)
+
+
+async def start_all(world: World) -> None:
+    for name in NAMES:
+        await world.start(name, found=name == NAMES[0])
+    await world.members(len(NAMES))
+
+
+async def put(client: Client, path: str, data: bytes) -> None:
+    rest = [data]
+
+    async def read(count: int) -> bytes:
+        piece, rest[0] = rest[0][:count], rest[0][count:]
+        return piece
+
+    await client.put(path, read, size=len(data))
+
+
+async def get(client: Client, path: str) -> bytes:
+    parts = bytearray()
+
+    async def write(data: object) -> None:
+        parts.extend(data)  # type: ignore[arg-type]
+
+    await client.get(path, write)
+    return bytes(parts)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_chunk_that_rotted_on_two_of_three_disks_is_read_from_the_third_and_healed(seed: int) -> None:
+    choice = Random(seed)
+    data = choice.randbytes(200 * KIB)
+
+    async def scenario(world: World) -> None:
+        await start_all(world)
+        client = await world.client("a")
+        await put(client, "/f", data)
+        (place,) = [place async for place in client.where("/f")]
+        assert len(place.nodes) == 3
+        damaged = choice.sample(place.nodes, 2)
+        for name in damaged:
+            world.machines[name].storage.rot(place.chunk_id.hex(), choice)
+        for name in NAMES:
+            assert await get(await world.client(name), "/f") == data
+        for name in damaged:  # whatever no reader has come across: nothing looks for damage by itself yet
+            with suppress(ChunkCorrupt):
+                await world.node(name).chunks.get(place.chunk_id)
+            assert world.node(name).chunks.corrupt == 1
+        await asyncio.sleep(150.0)
+        (place,) = [place async for place in client.where("/f")]
+        assert len(place.nodes) == 3
+        for name in damaged:
+            assert await world.node(name).chunks.get(place.chunk_id) is not None
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_row_that_rotted_is_no_vote_and_is_healed_from_the_others(seed: int) -> None:
+    choice = Random(seed)
+
+    async def scenario(world: World) -> None:
+        await start_all(world)
+        client = await world.client("a")
+        await put(client, "/f", b"one")
+        layout = world.node("a").layout
+        victim = choice.choice([layout.members[node_id].name for node_id in layout.replicas(row_partition("/f"))])
+        node = world.node(victim)
+        await asyncio.sleep(1.0)  # the acknowledgement needed three of five
+        before = await node.rows.get("/f")
+        world.machines[victim].storage.rot_row("/f", choice)
+        assert await get(client, "/f") == b"one"
+        await put(client, "/f", b"two")
+        assert await get(await world.client(victim), "/f") == b"two"
+        await asyncio.sleep(20.0)
+        healed = await node.rows.get("/f")
+        assert healed is not None
+        assert healed != before
+        assert healed.heads[0].content.inline == b"two"
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_failed_sync_stops_the_node_and_the_put_goes_on_without_it(seed: int) -> None:
+    choice = Random(seed)
+    data = choice.randbytes(900 * KIB)
+    victim, other = choice.sample(NAMES, 2)
+
+    async def scenario(world: World) -> None:
+        await start_all(world)
+        client = await world.client(other)
+        world.machines[victim].storage.fail_next_sync()
+        await put(client, "/f", data)
+        node = world.node(victim)
+        if node.failed.done():
+            assert isinstance(node.failed.exception(), StorageFailed)
+            world.crash(victim)
+        assert await get(client, "/f") == data
+        async for place in client.where("/f"):
+            assert len(place.nodes) >= 3
+            assert victim not in place.nodes or world.machines[victim].node is not None
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_home_that_has_stalled_is_passed_over(seed: int) -> None:
+    choice = Random(seed)
+    data = choice.randbytes(600 * KIB)
+    victim, other = choice.sample(NAMES, 2)
+
+    async def scenario(world: World) -> None:
+        await start_all(world)
+        client = await world.client(other)
+        await put(client, "/f", data)
+        for name in (*NAMES, "client1"):
+            if name != victim:
+                world.lan.cut(victim, name)  # it hears everything and is heard by nobody
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        assert await get(client, "/f") == data
+        await put(client, "/g", data[::-1])
+        assert loop.time() - began_at < 40.0
+        assert await get(client, "/g") == data[::-1]
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("database", ["sys", "ns"])
+def test_a_node_that_lost_a_database_returns_as_another_and_votes_for_nothing_it_forgot(seed: int, database: str) -> None:
+    choice = Random(seed)
+    data = choice.randbytes(300 * KIB)
+    victim, other = choice.sample(NAMES[1:], 2)
+
+    async def scenario(world: World) -> None:
+        await start_all(world)
+        client = await world.client(other)
+        await put(client, "/d/f", data)
+        before = world.node(victim).node_id
+        chunks = world.node(victim).chunks.count
+        world.crash(victim)
+        world.machines[victim].storage.damage(database)
+        await world.restart(victim)
+        assert world.node(victim).node_id != before
+        assert world.node(victim).chunks.count == chunks
+        await world.members(6)
+        assert await get(await world.client(victim), "/d/f") == data
+        try:
+            await put(client, "/d/g", data[::-1])
+        except ShoalError as error:  # one dead member is no reason
+            raise AssertionError from error
+        assert await get(await world.client(victim), "/d/g") == data[::-1]
+
+    World(seed).run(scenario)

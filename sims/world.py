@@ -5,7 +5,7 @@ takes the power from the disk; a restart is a new host on the same disk.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
@@ -70,6 +70,12 @@ class World:
             self.loop.close()
 
     # -- nodes ---------------------------------------------------------------
+
+    async def found(self, names: Sequence[str]) -> None:
+        """Start a node on each machine, the first as the founder, and wait until they are one settled cluster."""
+        for name in names:
+            await self.start(name, found=name == names[0])
+        await self.members(len(names))
 
     async def start(self, name: str, *, found: bool = False) -> Node:
         """Start a node on machine `name`, for the first time or again."""

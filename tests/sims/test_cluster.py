@@ -9,42 +9,16 @@ from random import Random
 
 import pytest
 
-from peer.client import Client, PutResult
+from peer.client import Client
 from peer.errors import OutcomeUnknown, ShoalError, Unavailable
 from protocol.manifest import KIB
+from sims.workload import get_bytes as get
+from sims.workload import put_bytes as put
 from sims.world import World
 
 NAMES = ("a", "b", "c", "d", "e")
 SEEDS = range(100)
 FEW_SEEDS = range(25)
-
-
-async def start_all(world: World, names: tuple[str, ...] = NAMES) -> None:
-    for name in names:
-        await world.start(name, found=name == names[0])
-    await world.members(len(names))
-
-
-async def put(client: Client, path: str, data: bytes) -> PutResult:
-    position = 0
-
-    async def read(count: int) -> bytes:
-        nonlocal position
-        piece = data[position : position + count]
-        position += len(piece)
-        return piece
-
-    return await client.put(path, read, size=len(data))
-
-
-async def get(client: Client, path: str) -> bytes:
-    parts = bytearray()
-
-    async def write(data: object) -> None:
-        parts.extend(data)  # type: ignore[arg-type]
-
-    await client.get(path, write)
-    return bytes(parts)
 
 
 async def names_in(client: Client, folder: str) -> list[str]:
@@ -71,7 +45,7 @@ def test_a_file_survives_a_crash_and_the_node_comes_back(seed: int) -> None:
     victim, other, third = choice.sample(NAMES, 3)
 
     async def scenario(world: World) -> None:
-        await start_all(world)
+        await world.found(NAMES)
         client = await world.client(other)
         assert (await put(client, "/films/big", big)).copies >= 3
         assert (await put(client, "/films/small", small)).copies >= 3
@@ -94,7 +68,7 @@ def test_what_was_acknowledged_is_there_after_all_lost_power_at_once(seed: int) 
     data = choice.randbytes(300 * KIB)
 
     async def scenario(world: World) -> None:
-        await start_all(world)
+        await world.found(NAMES)
         client = await world.client(choice.choice(NAMES))
         await put(client, "/last", data)
         for name in NAMES:
@@ -114,7 +88,7 @@ def test_a_put_during_which_a_node_crashes_is_whole_or_absent(seed: int) -> None
     victim, other = choice.sample(NAMES, 2)
 
     async def scenario(world: World) -> None:
-        await start_all(world)
+        await world.found(NAMES)
         client = await world.client(other)
         await put(client, "/f", old)
         overwriting = asyncio.get_running_loop().create_task(put(client, "/f", new))
@@ -140,7 +114,7 @@ def test_with_two_of_five_lost_reads_and_writes_go_on(seed: int) -> None:
     one, two, other = choice.sample(NAMES, 3)
 
     async def scenario(world: World) -> None:
-        await start_all(world)
+        await world.found(NAMES)
         client = await world.client(other)
         await put(client, "/f", data)
         world.crash(one)
@@ -160,7 +134,7 @@ def test_three_nodes_with_one_down_say_two_copies_and_the_third_is_made_when_it_
     victim, other = choice.sample(names, 2)
 
     async def scenario(world: World) -> None:
-        await start_all(world, names)
+        await world.found(names)
         client = await world.client(other)
         assert (await put(client, "/before", data)).copies == 3
         world.crash(victim)
@@ -179,7 +153,7 @@ def test_the_minority_refuses_writes_and_the_majority_goes_on(seed: int) -> None
     rest = [name for name in NAMES if name not in cut_off]
 
     async def scenario(world: World) -> None:
-        await start_all(world)
+        await world.found(NAMES)
         inside, outside = await world.client(rest[0]), await world.client(cut_off[0])
         await put(outside, "/before", b"before")
         islands = [*cut_off, "client2"], [*rest, "client1"]
@@ -203,7 +177,7 @@ def test_files_are_read_and_written_while_nodes_join_and_the_joiner_crashes(seed
     data = choice.randbytes(300 * KIB)
 
     async def scenario(world: World) -> None:
-        await start_all(world, NAMES[:3])
+        await world.found(NAMES[:3])
         client = await world.client("a")
         written: dict[str, bytes] = {}
         for index in range(12):
@@ -230,7 +204,7 @@ def test_files_are_read_and_written_while_nodes_join_and_the_joiner_crashes(seed
 @pytest.mark.parametrize("seed", FEW_SEEDS)
 def test_concurrent_puts_are_both_kept_and_shown(seed: int) -> None:
     async def scenario(world: World) -> None:
-        await start_all(world)
+        await world.found(NAMES)
         one, two = await world.client("a"), await world.client("b")
         await asyncio.gather(put(one, "/f.txt", b"from one"), put(two, "/f.txt", b"from two"))
         reader = await world.client("c")
@@ -253,7 +227,7 @@ def test_a_removed_file_stays_removed_when_a_node_returns_that_missed_it(seed: i
     victim, other = choice.sample(NAMES, 2)
 
     async def scenario(world: World) -> None:
-        await start_all(world)
+        await world.found(NAMES)
         client = await world.client(other)
         await put(client, "/d/f", b"x" * 10_000)
         world.crash(victim)
@@ -269,7 +243,7 @@ def test_a_removed_file_stays_removed_when_a_node_returns_that_missed_it(seed: i
 @pytest.mark.parametrize("seed", range(5))
 def test_the_same_seed_is_the_same_run(seed: int) -> None:
     async def scenario(world: World) -> tuple[float, int, str]:
-        await start_all(world)
+        await world.found(NAMES)
         result = await put(await world.client("b"), "/f", bytes(300 * KIB))
         world.crash("c")
         await world.restart("c")

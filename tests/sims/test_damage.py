@@ -6,41 +6,16 @@ from random import Random
 
 import pytest
 
-from peer.client import Client
 from peer.errors import ShoalError, StorageFailed
 from peer.store.chunks import ChunkCorrupt
 from protocol.manifest import KIB
 from protocol.paths import row_partition
+from sims.workload import get_bytes as get
+from sims.workload import put_bytes as put
 from sims.world import World
 
 NAMES = ("a", "b", "c", "d", "e")
 SEEDS = range(20)
-
-
-async def start_all(world: World) -> None:
-    for name in NAMES:
-        await world.start(name, found=name == NAMES[0])
-    await world.members(len(NAMES))
-
-
-async def put(client: Client, path: str, data: bytes) -> None:
-    rest = [data]
-
-    async def read(count: int) -> bytes:
-        piece, rest[0] = rest[0][:count], rest[0][count:]
-        return piece
-
-    await client.put(path, read, size=len(data))
-
-
-async def get(client: Client, path: str) -> bytes:
-    parts = bytearray()
-
-    async def write(data: object) -> None:
-        parts.extend(data)  # type: ignore[arg-type]
-
-    await client.get(path, write)
-    return bytes(parts)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -49,7 +24,7 @@ def test_a_chunk_that_rotted_on_two_of_three_disks_is_read_from_the_third_and_he
     data = choice.randbytes(200 * KIB)
 
     async def scenario(world: World) -> None:
-        await start_all(world)
+        await world.found(NAMES)
         client = await world.client("a")
         await put(client, "/f", data)
         (place,) = [place async for place in client.where("/f")]
@@ -77,7 +52,7 @@ def test_a_row_that_rotted_is_no_vote_and_is_healed_from_the_others(seed: int) -
     choice = Random(seed)
 
     async def scenario(world: World) -> None:
-        await start_all(world)
+        await world.found(NAMES)
         client = await world.client("a")
         await put(client, "/f", b"one")
         layout = world.node("a").layout
@@ -105,7 +80,7 @@ def test_a_failed_sync_stops_the_node_and_the_put_goes_on_without_it(seed: int) 
     victim, other = choice.sample(NAMES, 2)
 
     async def scenario(world: World) -> None:
-        await start_all(world)
+        await world.found(NAMES)
         client = await world.client(other)
         world.machines[victim].storage.fail_next_sync()
         await put(client, "/f", data)
@@ -128,7 +103,7 @@ def test_a_home_that_has_stalled_is_passed_over(seed: int) -> None:
     victim, other = choice.sample(NAMES, 2)
 
     async def scenario(world: World) -> None:
-        await start_all(world)
+        await world.found(NAMES)
         client = await world.client(other)
         await put(client, "/f", data)
         for name in (*NAMES, "client1"):
@@ -152,7 +127,7 @@ def test_a_node_that_lost_a_database_returns_as_another_and_votes_for_nothing_it
     victim, other = choice.sample(NAMES[1:], 2)
 
     async def scenario(world: World) -> None:
-        await start_all(world)
+        await world.found(NAMES)
         client = await world.client(other)
         await put(client, "/d/f", data)
         before = world.node(victim).node_id

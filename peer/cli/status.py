@@ -104,7 +104,7 @@ def health_lines(found: ClusterStatus) -> list[str]:
     if alive < found.copies_needed:
         lines.append(f"writes are refused: they need {count_text(found.copies_needed, 'machine')} and {alive} can be reached")
     if away:
-        lines.append(f"{count_text(away, 'member')} away: what is written now is brought to them when they return")
+        lines.append(f"{count_text(away, 'member')} away: chunks that are written now are brought to them when they return")
     owed = sum(answer.owed_chunks for answer in answers)
     if owed:
         lines.append(f"being repaired: {count_text(owed, 'chunk')} with fewer than {found.copies_wanted} copies")

@@ -42,7 +42,7 @@ CONNECT_SECONDS = 10.0
 CHUNKS_SHOWN = 8
 
 
-@click.command(cls=Verb)
+@click.command(cls=Verb, short_help="Show it: a cluster, a kill, every byte back.")
 @click.option("--nodes", default=5, type=click.IntRange(NODES_MIN, len(NAMES)), show_default=True, help="How many nodes.")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="The file to keep (default: 64 MiB that it makes).")
 @pass_settings

@@ -38,7 +38,7 @@ def finish(work: Coroutine[object, object, int | None]) -> None:
         raise click.exceptions.Exit(code)
 
 
-@click.command(cls=Verb)
+@click.command(cls=Verb, short_help="Store files or folders.")
 @click.option("-r", "recursive", is_flag=True, help="Folders with all that is in them.")
 @click.argument("local", nargs=-1, required=True)
 @click.argument("remote")
@@ -68,7 +68,7 @@ def put(settings: Settings, recursive: bool, local: tuple[str, ...], remote: str
     finish(work())
 
 
-@click.command(cls=Verb)
+@click.command(cls=Verb, short_help="Fetch files or folders.")
 @click.option("-r", "recursive", is_flag=True, help="Folders with all that is in them.")
 @click.argument("remote", nargs=-1, required=True)
 @click.argument("local")

@@ -38,7 +38,8 @@ class Shoal(VerbGroup):
             fail(WrongUsage(str(error)), settings)
         except click.ClickException as error:
             settings.json = settings.json or "--json" in arguments
-            fail(WrongUsage(error.format_message()), settings)
+            command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "shoal"
+            fail(WrongUsage(f"{error.format_message().rstrip('.')}: see `{command} --help`"), settings)
         except (click.Abort, KeyboardInterrupt):
             sys.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:

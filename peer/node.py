@@ -260,10 +260,7 @@ class Node:
         layout = self.layouts.current
         if layout is None or peer.role is Role.CLIENT or peer.cluster_id in (b"", layout.cluster_id):
             return None
-        self._notice(
-            f"node {peer.name} ({short(peer.node_id)}) has the same key but belongs to another cluster "
-            f"({short(peer.cluster_id)}, this is {short(layout.cluster_id)}): nothing crosses; give one of the two a key of its own"
-        )
+        self._tell_foreign(peer, peer.cluster_id, layout)
         return CloseCode.FOREIGN_CLUSTER, f"this node belongs to cluster {short(layout.cluster_id)}"
 
     def peer_up(self, peer: Hello) -> None:
@@ -313,7 +310,7 @@ class Node:
             case PartitionPull():
                 return await self.row_service.pull(request)
             case LayoutAnnounce():
-                self._spawn(self._hear_of_layout(peer.node_id, request.cluster_id, request.version))
+                self._spawn(self._hear_of_layout(peer, request.cluster_id, request.version))
                 return Done()
             case SyncReport():
                 self.decider.take_report(peer.node_id, request.version, unpack_partitions(request.partitions))
@@ -398,19 +395,28 @@ class Node:
 
     async def _greet(self, peer: Hello) -> None:
         await self.system.remember_peer(peer.node_id, peer.name, peer.addresses)
-        await self._hear_of_layout(peer.node_id, peer.cluster_id, peer.layout_version)
+        await self._hear_of_layout(peer, peer.cluster_id, peer.layout_version)
         await self.explorer.exchange(peer.node_id)
 
-    async def _hear_of_layout(self, node_id: NodeId, cluster_id: bytes, version: int) -> None:
+    async def _hear_of_layout(self, peer: Hello, cluster_id: bytes, version: int) -> None:
         """A peer has a layout: catch up if it is ours, join if it names this node, refuse if it is foreign."""
         layout = self.layouts.current
         try:
             if layout is None and version:
-                await self.layouts.join(node_id)
-            elif layout is not None and cluster_id == layout.cluster_id and version > layout.version:
+                await self.layouts.join(peer.node_id)
+            elif layout is not None and version and cluster_id != layout.cluster_id:
+                self._tell_foreign(peer, cluster_id, layout)
+                self.links.close_peers([peer.node_id], CloseCode.FOREIGN_CLUSTER, "another cluster of the same key")
+            elif layout is not None and version > layout.version:
                 await self.layouts.catch_up(version)
         except (LinkLost, RequestFailed, TimeoutError, Unavailable, RemoteProtocolError) as error:
-            log.debug("layout version %d of %s has to wait: %s", version, short(node_id), error)
+            log.debug("layout version %d of %s has to wait: %s", version, short(peer.node_id), error)
+
+    def _tell_foreign(self, peer: Hello, cluster_id: bytes, layout: Layout) -> None:
+        self._notice(
+            f"node {peer.name} ({short(peer.node_id)}) has the same key but belongs to another cluster "
+            f"({short(cluster_id)}, this is {short(layout.cluster_id)}): nothing crosses; give one of the two a key of its own"
+        )
 
     async def _watch_key(self) -> None:
         while self.layouts.current is None:

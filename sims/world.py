@@ -77,6 +77,11 @@ class World:
             await self.start(name, found=name == names[0])
         await self.members(len(names))
 
+    async def gather(self, names: Sequence[str]) -> None:
+        """Start a node on each machine at once, none of them told to found, and wait until they are one settled cluster."""
+        await asyncio.gather(*(self.start(name) for name in names))
+        await self.members(len(names))
+
     async def start(self, name: str, *, found: bool = False) -> Node:
         """Start a node on machine `name`, for the first time or again."""
         machine = self.machines.get(name)

@@ -16,7 +16,7 @@ from peer.store.system import SystemStore
 from protocol.errors import RemoteProtocolError
 from protocol.identity import NodeId
 from protocol.layout import Layout, follows
-from protocol.messages import Hello, LayoutGet, LayoutIs, Request
+from protocol.messages import Hello, LayoutGet, LayoutIs, Request, Role
 
 PULL_TIMEOUT_SECONDS = 5.0
 
@@ -100,8 +100,8 @@ class Layouts:
     async def _pull_next(self) -> bool:
         wanted = self.version + 1
         for peer in self._peers.peers():
-            if self.current is None or peer.cluster_id != self.current.cluster_id:
-                continue
+            if self.current is None or peer.role is not Role.MEMBER or peer.cluster_id not in (b"", self.current.cluster_id):
+                continue  # who belonged to no cluster when the link came up may belong to this one by now
             try:
                 layout = await self._fetch(peer.node_id, wanted)
             except (LinkLost, RequestFailed, TimeoutError, RemoteProtocolError):

@@ -71,11 +71,10 @@ async def collect(
         pass
     finally:
         for task in tasks:
-            if not task.done():
-                if not finish:
-                    task.cancel()
-                _lingering.add(task)
-                task.add_done_callback(_forget)
+            if not task.done() and not finish:
+                task.cancel()
+            _lingering.add(task)
+            task.add_done_callback(_forget)  # also of those that have ended and were not looked at any more
     for node in nodes:
         if node not in answers and node not in failures:
             failures[node] = TimeoutError("no answer in time")

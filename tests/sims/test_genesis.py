@@ -1,0 +1,89 @@
+"""How a cluster begins: machines that were given one key and are switched on in any order found exactly one."""
+
+import asyncio
+from random import Random
+
+import pytest
+
+from peer.node import Notice
+from protocol.messages import Role
+from sims.workload import get_bytes, put_bytes
+from sims.world import World
+
+NAMES = ("a", "b", "c", "d", "e")
+SEEDS = range(20)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_fresh_machines_with_one_key_become_one_cluster_that_works(seed: int, count: int) -> None:
+    names = NAMES[:count]
+
+    async def scenario(world: World) -> None:
+        await world.gather(names)
+        assert len({world.node(name).layout.cluster_id for name in names}) == 1
+        writer = await world.client(names[seed % count])
+        assert (await put_bytes(writer, "/f", b"x" * 100_000)).copies == min(3, count)
+        for name in names:
+            assert await get_bytes(await world.client(name), "/f") == b"x" * 100_000
+
+    World(seed).run(scenario, seconds_max=60.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_lone_machine_with_a_given_key_waits_and_the_next_one_ends_the_waiting(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        node = await world.start("a")
+        await asyncio.sleep(Random(seed).uniform(6.0, 30.0))
+        assert node.layouts.current is None
+        assert any(isinstance(event, Notice) and "--found" in event.text for event in world.machines["a"].events)
+        await world.start("b")
+        await world.members(2)
+        await put_bytes(await world.client("a"), "/f", b"x")
+        assert await get_bytes(await world.client("b"), "/f") == b"x"
+
+    World(seed).run(scenario, seconds_max=120.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_who_would_found_dies_and_the_others_found_without_it(seed: int) -> None:
+    choice = Random(seed)
+
+    async def scenario(world: World) -> None:
+        for name in NAMES[:4]:
+            await world.start(name)
+        await asyncio.sleep(choice.uniform(0.0, 3.0))
+        victim = min(NAMES[:4], key=lambda name: world.node(name).node_id)
+        founded = world.node(victim).layouts.current is not None
+        world.crash(victim)
+        rest = [name for name in NAMES[:4] if name != victim]
+        if founded:  # it founded a moment ago: nobody may found another cluster, and it comes back
+            await asyncio.sleep(10.0)
+            await world.restart(victim)
+            rest.append(victim)
+        await world.members(len(rest))
+        assert len({world.node(name).layout.cluster_id for name in rest}) == 1
+        await put_bytes(await world.client(rest[0]), "/f", b"x")
+
+    World(seed).run(scenario, seconds_max=120.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_clusters_of_one_key_refuse_each_other_and_say_so(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        world.lan.cut("a", "b")
+        world.lan.cut("b", "a")
+        await world.start("a", found=True)
+        await world.start("b", found=True)
+        await put_bytes(await world.client("a"), "/of-a", b"a")
+        world.lan.heal()
+        await asyncio.sleep(30.0)
+        for name in ("a", "b"):
+            assert len(world.node(name).layout.members) == 1
+            told = [event.text for event in world.machines[name].events if isinstance(event, Notice)]
+            assert sum("another cluster" in text for text in told) == 1
+            assert not [peer for peer in world.node(name).links.peers() if peer.role is Role.MEMBER]
+        names = [entry.name async for entry in (await world.client("b")).list("/")]
+        assert names == []
+
+    World(seed).run(scenario, seconds_max=120.0)

@@ -6,9 +6,10 @@ Owns the order of steps of each operation and what its result means. Works over 
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from peer.errors import (
@@ -37,10 +38,13 @@ from peer.files.write_path import Progress, Read, Stored, store_content
 from protocol import limits
 from protocol.errors import ErrorCode, InvalidPath
 from protocol.identity import OP_ID_BYTES, ChunkId, NodeId, OpId, short
-from protocol.manifest import NO_CONTENT, chunk_count, chunk_partition, chunk_span
+from protocol.manifest import NO_CONTENT, chunk_count, chunk_matches, chunk_partition, chunk_span
 from protocol.messages import ChunksHave, ChunksHeld, Published, RowPublish, Status, StatusGet
 from protocol.paths import ROOT, ancestors, join, name_of, normalise, parent_of, row_partition
 from protocol.versions import Dot, Kind, Row, Vector, Version, context_of, siblings, winner
+
+ReadLocal = Callable[[int, int], Awaitable[bytes]]
+"""Returns the bytes of a local file from an offset on, so many if it has them."""
 
 FILE_MODE = 0o644
 FOLDER_MODE = 0o755
@@ -160,7 +164,10 @@ class Client:
         if standing is not None and standing.kind is Kind.DIRECTORY:
             raise AlreadyThere(f"{path} is a folder: give the name that the file should have in it")
         await self._missing_folders(ancestors(path))
-        stored = await store_content(self._access, read, size, on_progress or _no_progress)
+        try:
+            stored = await store_content(self._access, read, size, on_progress or _no_progress)
+        except Unavailable as error:
+            raise Unavailable(f"{path}: {error}") from None
         if modified_milliseconds is None:
             modified_milliseconds = self._access.wall_clock.milliseconds()
         await self._make_folders(ancestors(path))
@@ -228,6 +235,34 @@ class Client:
         await self._reader.read(version.content, version.size, begin, stop, deliver)
         return _entry(row, version)
 
+    async def verified_prefix(self, path: str, read_local: ReadLocal) -> tuple[Entry, int]:
+        """Return what the file `path` is, and how many bytes from the beginning of a local file are its own.
+
+        `read_local(offset, count)` returns local bytes, fewer than `count` at their end. Chunks are compared whole, by their hashes;
+        what is known is where a `get` may begin, if it gets the same version.
+
+        Raises: NoSuchPath, WrongUsage (it is a folder), Unavailable, DataLost, and what `read_local` raises.
+        """
+        row, version = await self._find(_checked(path))
+        if version.kind is not Kind.FILE:
+            raise WrongUsage(f"{path} is a folder: get it with -r")
+        content, size = version.content, version.size
+        entry = _entry(row, version)
+        if not content.chunks:
+            local = await read_local(0, size)
+            return entry, len(local) if content.inline.startswith(local) else 0
+        verified = index = 0
+        async for chunk_id in self._reader.chunk_ids(content):
+            if verified >= size:
+                break
+            offset, length = chunk_span(content, size, index)
+            local = await read_local(offset, length)
+            if len(local) < length or not await self._access.compute.run(partial(chunk_matches, chunk_id, local)):
+                break
+            verified = offset + length
+            index += 1
+        return entry, verified
+
     async def stat(self, path: str) -> Stat:
         """Look closely at one path.
 
@@ -288,7 +323,7 @@ class Client:
         for node_id, member in layout.members.items():
             status = answers.get(node_id)
             alive = status is not None or node_id in seen
-            address = member.addresses[0] if member.addresses else ""
+            address = next(iter([*self._access.addresses_of(node_id), *member.addresses]), "")
             state = "alive" if alive else "dead"
             members.append(MemberStatus(member.name, node_id, address, state, member.zone, member.weight, status))
         members.sort(key=lambda member: (member.name, member.node_id))

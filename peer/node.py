@@ -149,7 +149,7 @@ class Node:
         )
         self.liveness.start()
         self.explorer.start(self.addresses)
-        genesis = Genesis(self.layouts, self.entropy, self._own_member, self.links.peers, self._notice)
+        genesis = Genesis(self.layouts, self.entropy, self._own_member, self.links.peers, self._notice, self.explorer.typed_faults)
         if self.layouts.current is not None:
             self._layout_changed(self.layouts.current)
         elif self.config.found and not self.system.was_member:
@@ -219,6 +219,10 @@ class Node:
         Raises: Unavailable.
         """
         await self.layouts.catch_up(version)
+
+    def addresses_of(self, node_id: NodeId) -> Sequence[str]:
+        """Return where a node listens."""
+        return self.links.addresses(node_id)
 
     def preferred(self, nodes: Sequence[NodeId]) -> list[NodeId]:
         """Return `nodes` with those that seem to be there first, this node before all."""

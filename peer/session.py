@@ -97,6 +97,10 @@ class Session:
         if self.layout.version < version:
             raise Unavailable(f"no node that can be reached has layout version {version} yet: try again in a moment")
 
+    def addresses_of(self, node_id: NodeId) -> Sequence[str]:
+        """Return where a member listens: what it said itself, else what others said."""
+        return self.links.addresses(node_id)
+
     def preferred(self, nodes: Sequence[NodeId]) -> list[NodeId]:
         """Return `nodes` with the connected ones first, and last those that a moment ago could not be reached."""
         return sorted(nodes, key=lambda node: (self.links.recently_refused(node), self.links.peer(node) is None))

@@ -295,7 +295,7 @@ class Status(Answer):
     corrupt_chunks: U64
     """Copies that failed their checksum and were set aside since the node started."""
     owed_chunks: U64
-    """Local chunks of which the node last found fewer than R copies."""
+    """Chunks of which the node last found fewer than R copies, each counted by the lowest id among the holders that answered."""
     unsynced_partitions: U32
     """Partitions that this node is a replica of and has not synced yet."""
     peers: Annotated[tuple[PeerStatus, ...], Items(2 * limits.MEMBERS_MAX)]

@@ -54,7 +54,7 @@ class Sweep:
         is_alive: Callable[[NodeId], bool],
     ) -> None:
         self.owed_chunks = 0
-        """Local chunks of which the last sweep found fewer copies than wanted."""
+        """Chunks of which the last sweep found fewer copies than wanted, each counted by the lowest id among its holders."""
         self._node_id = node_id
         self._chunks = chunks
         self._asker = asker
@@ -113,8 +113,8 @@ class Sweep:
                         holders[chunk_id].append(home)
             if not is_home and len(holders[chunk_id]) == len(homes[chunk_id]):
                 await self._drop(layout, chunk_id, homes[chunk_id])
-            elif len(holders[chunk_id]) + 1 < layout.copies_wanted:
-                owed += 1
+            elif len(holders[chunk_id]) + 1 < layout.copies_wanted and self._node_id <= min(holders[chunk_id], default=self._node_id):
+                owed += 1  # by one of its holders, so that the sum over all nodes is the number of chunks
         return owed
 
     async def _ask(self, layout: Layout, home: NodeId, chunk_ids: list[ChunkId]) -> list[bool] | None:

@@ -62,6 +62,8 @@ def write_key(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError:
+        if not path.parent.is_dir():
+            raise WrongUsage(f"{path.parent} is no folder: choose another --home") from None
         raise AlreadyThere(f"{path} holds a key already: `shoal key show` prints it") from None
     except OSError as error:
         raise ShoalError(f"{path}: the key cannot be written: {error.strerror}") from None
@@ -102,7 +104,9 @@ def key_for_client(home: Path) -> ClusterKey:
 
 
 def key_for_node(home: Path, key_file: Path | None) -> ChosenKey:
-    """Return the key of the node of this home; one from `key_file` is kept in the home, and without any a new one is made there.
+    """Return the key of the node of this home; one from `key_file` is kept in the home, and without any a new one is made.
+
+    A new key is not written here: a node that cannot start must not leave a key behind that looks like a given one.
 
     Raises: WrongUsage when `key_file` differs from the key that the home has.
     """
@@ -118,9 +122,7 @@ def key_for_node(home: Path, key_file: Path | None) -> ChosenKey:
     known = key_text(home)
     if known is not None:
         return ChosenKey(parsed(known, _origin(home)), is_new=False)
-    key = new_key()
-    write_key(path, key.text)
-    return ChosenKey(key, is_new=True)
+    return ChosenKey(new_key(), is_new=True)
 
 
 def write_node_file(home: Path, *, name: str, node_id: str, addresses: tuple[str, ...]) -> None:

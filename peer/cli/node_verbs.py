@@ -94,9 +94,6 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     output = Output(settings)
     home = settings.home
     chosen = key_for_node(home, options.key_file)
-    if chosen.is_new:
-        output.note(f"a new cluster: its key is {home / KEY_FILE}; whoever has it is in")
-        output.note(f"copy it to the other machines, and there: shoal up --key-file {KEY_FILE}")
     discovery = discovery_on(chosen.key, options.discover_on, enabled=options.use_discovery)
     env, identity = await build_node_world(chosen.key, home, discovery)
     config = NodeConfig(
@@ -118,6 +115,15 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
         raise ShoalError(f"cannot listen at {error}: choose another address with --listen") from None
     except StoreCorrupt as error:
         raise ShoalError(f"{home}: {error}: move the folder away to begin anew; what it held is healed from the others") from None
+    if chosen.is_new:
+        write_key(home / KEY_FILE, chosen.key.text)
+        output.note(f"a new cluster: its key is {home / KEY_FILE}; whoever has it is in")
+        output.note(f"copy it to the other machines, and there: shoal up --key-file {KEY_FILE}")
+    if identity.replaced:
+        output.warn(
+            f"{identity.replaced}: this node begins as a new member and keeps its chunks; "
+            "under its old id it stays in the layout and counts as failed"
+        )
     write_node_file(home, name=options.name, node_id=node.node_id.hex(), addresses=tuple(node.addresses))
     for event in held:
         tell(output, stop, event)

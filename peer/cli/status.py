@@ -102,12 +102,14 @@ def health_lines(found: ClusterStatus) -> list[str]:
     away = len(found.members) - alive
     lines = []
     if alive < found.copies_needed:
-        lines.append(f"writes are refused: they need {count_text(found.copies_needed, 'machine')} and {alive} can be reached")
-    if away:
-        lines.append(f"{count_text(away, 'member')} away: chunks that are written now are brought to them when they return")
+        lines.append(f"nothing is read or written: that needs {count_text(found.copies_needed, 'machine')} and {alive} can be reached")
+    elif away:
+        copies = count_text(min(found.copies_wanted, alive), "copy", "copies")
+        lines.append(f"{count_text(away, 'member')} away: new files are kept in {copies}; the rest is made up for when they return")
     owed = sum(answer.owed_chunks for answer in answers)
     if owed:
-        lines.append(f"being repaired: {count_text(owed, 'chunk')} with fewer than {found.copies_wanted} copies")
+        how = "until the members that are away return" if away else "they are being repaired"
+        lines.append(f"{count_text(owed, 'chunk')} with fewer than {found.copies_wanted} copies: {how}")
     if found.moving_partitions:
         lines.append(f"moving to new owners: {count_text(found.moving_partitions, 'partition')}")
     corrupt = sum(answer.corrupt_chunks for answer in answers)

@@ -52,7 +52,7 @@ class Explorer:
         self._own_addresses: frozenset[str] = frozenset()
         self._keepers: dict[NodeId, asyncio.Task[None]] = {}
         self._meeting: dict[str, asyncio.Task[None]] = {}
-        self._refused_key: dict[str, bool] = {}
+        self._typed_faults: dict[str, ConnectFailed | LinkLost] = {}
 
     def start(self, own_addresses: Sequence[str]) -> None:
         """Begin; `own_addresses` are never dialled."""
@@ -109,7 +109,12 @@ class Explorer:
 
     def every_typed_address_refuses_the_key(self) -> bool:
         """Return whether addresses were typed and the last try of each of them failed for the key."""
-        return bool(self._typed) and all(self._refused_key.get(address, False) for address in self._typed)
+        faults = [self._typed_faults.get(address) for address in self._typed]
+        return bool(faults) and all(isinstance(fault, ConnectFailed) and fault.wrong_key for fault in faults)
+
+    def typed_faults(self) -> list[str]:
+        """Return why the last try of each typed address failed, where it did."""
+        return [str(self._typed_faults[address]) for address in self._typed if address in self._typed_faults]
 
     async def close(self) -> None:
         """Stop all dials."""
@@ -121,15 +126,12 @@ class Explorer:
     async def _meet(self, address: str) -> None:
         try:
             peer = await self._links.meet(address)
-        except ConnectFailed as error:
+        except (ConnectFailed, LinkLost) as error:
             if address in self._typed:
-                self._refused_key[address] = error.wrong_key
-            log.debug("nobody to meet: %s", error)
-            return
-        except LinkLost as error:
+                self._typed_faults[address] = error
             log.debug("nobody to meet at %s: %s", address, error)
             return
-        self._refused_key.pop(address, None)
+        self._typed_faults.pop(address, None)
         if peer.role is Role.MEMBER:
             self.keep(peer.node_id)
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 
 from peer.cluster.layouts import Layouts
-from peer.config import GENESIS_LISTEN_SECONDS
+from peer.config import ADMIT_SECONDS, GENESIS_LISTEN_SECONDS
 from peer.errors import LinkLost, RequestFailed
 from peer.seams import Entropy
 from protocol.errors import RemoteProtocolError
@@ -22,6 +22,8 @@ from protocol.messages import Hello, Role
 
 LOOK_SECONDS = 0.2
 LONE_NOTICE_SECONDS = 5.0
+ADMISSION_NOTICE_SECONDS = 4.0
+"""Longer than admission takes while a cluster is small or empty."""
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +38,14 @@ class Genesis:
         member: Callable[[], Member],
         peers: Callable[[], list[Hello]],
         notice: Callable[[str], None],
+        typed_faults: Callable[[], list[str]],
     ) -> None:
         self._layouts = layouts
         self._entropy = entropy
         self._member = member
         self._peers = peers
         self._notice = notice
+        self._typed_faults = typed_faults
 
     async def found(self) -> None:
         """Found a cluster of one."""
@@ -53,7 +57,7 @@ class Genesis:
         loop = asyncio.get_running_loop()
         started = quiet_since = loop.time()
         waiting: list[NodeId] = []
-        told = False
+        told = told_of_cluster = False
         while self._layouts.current is None:
             await asyncio.sleep(LOOK_SECONDS)
             members = [peer for peer in self._peers() if peer.role is Role.MEMBER]
@@ -61,6 +65,12 @@ class Genesis:
             if initialised:
                 await self._join(initialised)
                 quiet_since = loop.time()
+                if not self._layouts.version and not told_of_cluster and loop.time() - started >= ADMISSION_NOTICE_SECONDS:
+                    told_of_cluster = True
+                    self._notice(
+                        "a cluster of this key is found: waiting to be admitted by the machine that founded it, "
+                        f"which takes up to {ADMIT_SECONDS:.0f} s once it holds data, and for as long as that machine is away"
+                    )
                 continue
             now_waiting = [peer.node_id for peer in members]
             if now_waiting != waiting:
@@ -70,7 +80,11 @@ class Genesis:
                 await self.found()
             elif not waiting and not told and loop.time() - started >= LONE_NOTICE_SECONDS:
                 told = True
-                self._notice("no other node of this key is heard: waiting for one; to begin a cluster here use `shoal up --found`")
+                faults = self._typed_faults()
+                if faults:
+                    self._notice(f"waiting: nobody who was named with --join lets this node in ({'; '.join(faults)})")
+                else:
+                    self._notice("no other node of this key is heard: waiting for one; to begin a cluster here use `shoal up --found`")
 
     async def _join(self, initialised: list[NodeId]) -> None:
         for node_id in initialised:

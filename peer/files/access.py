@@ -60,6 +60,9 @@ class Access(Protocol):
         Raises: Unavailable.
         """
 
+    def addresses_of(self, node_id: NodeId) -> Sequence[str]:
+        """Return where a node listens, as far as is known here, most likely first."""
+
     def preferred(self, nodes: Sequence[NodeId]) -> list[NodeId]:
         """Return the same nodes, those likely to answer soon first."""
 

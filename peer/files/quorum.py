@@ -145,7 +145,7 @@ def unavailable(layout: Layout, what: str, failures: Mapping[NodeId, Exception])
     reasons = ", ".join(
         f"{layout.members[node].name}: {str(error) or 'no answer'}" for node, error in sorted(failures.items()) if node in layout.members
     )
-    return Unavailable(f"{what}: too few of its replicas answer ({reasons}): nothing was changed, try again when they are back")
+    return Unavailable(f"{what}: too few of its replicas answer ({reasons}): try again when they are back")
 
 
 async def _read_row(access: Access, layout: Layout, path: str) -> Row:

@@ -30,6 +30,8 @@ class Home:
     """Of the node's Ed25519 key."""
     system: SystemStore
     rows: RowStore
+    replaced: str = ""
+    """What was lost or damaged of an earlier identity in this folder, in whose place this one is; empty if nothing was."""
 
 
 async def open_home(storage: Storage, entropy: Entropy) -> Home:
@@ -37,45 +39,50 @@ async def open_home(storage: Storage, entropy: Entropy) -> Home:
 
     Raises: StorageFailed.
     """
-    seed = await _read_seed(storage)
+    seed, fault = await _read_seed(storage)
     if seed is not None:
         databases = await _open_owned(storage, seed)
-        if databases is not None:
+        if isinstance(databases, str):
+            fault = databases
+        else:
             try:
-                return await _opened(seed, *databases)
-            except StoreCorrupt:
+                return await _opened(seed, *databases, fault="")
+            except StoreCorrupt as error:
+                fault = f"{error.name}.db was damaged"
                 for database in databases:
                     await database.close()
-    return await _begin_anew(storage, entropy)
+    return await _begin_anew(storage, entropy, fault)
 
 
-async def _opened(seed: bytes, sys: KV, ns: KV) -> Home:
-    home = Home(seed, SystemStore(sys), RowStore(ns))
+async def _opened(seed: bytes, sys: KV, ns: KV, *, fault: str) -> Home:
+    home = Home(seed, SystemStore(sys), RowStore(ns), fault)
     await home.system.open()
     await home.rows.open()
     return home
 
 
-async def _open_owned(storage: Storage, seed: bytes) -> tuple[KV, KV] | None:
-    """Open both databases if both belong to the identity of `seed`."""
+async def _open_owned(storage: Storage, seed: bytes) -> tuple[KV, KV] | str:
+    """Open both databases if both belong to the identity of `seed`; else return what is wrong."""
     opened: list[KV] = []
+    fault = ""
     for name in ("sys", "ns"):
         try:
             database = await storage.open_kv(name)
             opened.append(database)
-            owner = await database.get(_OWNER)
+            if await database.get(_OWNER) != wrap(_OWNER, plain_hash(seed)):
+                fault = f"{name}.db was lost"
         except StoreCorrupt:
-            break
-        if owner != wrap(_OWNER, plain_hash(seed)):
+            fault = f"{name}.db was damaged"
+        if fault:
             break
     else:
         return opened[0], opened[1]
     for database in opened:
         await database.close()
-    return None
+    return fault
 
 
-async def _begin_anew(storage: Storage, entropy: Entropy) -> Home:
+async def _begin_anew(storage: Storage, entropy: Entropy, fault: str) -> Home:
     seed = entropy.token("identity", SEED_BYTES)
     databases = []
     for name in ("sys", "ns"):
@@ -88,16 +95,18 @@ async def _begin_anew(storage: Storage, entropy: Entropy) -> Home:
     await disk.sync(f"{_FILE}.new")
     await disk.rename(f"{_FILE}.new", _FILE)
     await disk.sync_directory("")
-    return await _opened(seed, databases[0], databases[1])
+    return await _opened(seed, databases[0], databases[1], fault=fault)
 
 
-async def _read_seed(storage: Storage) -> bytes | None:
+async def _read_seed(storage: Storage) -> tuple[bytes | None, str]:
+    """Return the seed of this folder, or None and what is wrong: nothing in a fresh one."""
     try:
         seed = unwrap(_KEY, await storage.disk.read(_FILE))
     except ValueCorrupt:
-        return None
+        return None, "the identity file was damaged"
     except DiskError as error:
         if not error.missing:  # it may well be intact: an identity is not given up because a file could not be opened
             raise StorageFailed(f"the identity cannot be read: {error}: this node stops; check the folder, then start it again") from None
-        return None
-    return seed if len(seed) == SEED_BYTES else None
+        used = await storage.disk.names("c")
+        return None, "the identity file was lost" if used else ""
+    return (seed, "") if len(seed) == SEED_BYTES else (None, "the identity file was damaged")

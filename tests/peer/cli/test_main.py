@@ -70,9 +70,12 @@ def test_a_spoilt_key_is_refused_without_being_repeated(shoal, home):
 
 
 def test_a_node_without_any_key_makes_one_and_founds(home):
-    assert key_for_node(home, None).is_new
+    chosen = key_for_node(home, None)
+    assert chosen.is_new
+    assert not home.exists()  # it is kept once the node has founded: one that cannot start must not leave it behind
+    write_key(home / KEY_FILE, chosen.key.text)
     assert not key_for_node(home, None).is_new
-    assert key_for_client(home) == key_for_node(home, None).key
+    assert key_for_client(home) == key_for_node(home, None).key == chosen.key
 
 
 def test_a_key_file_is_kept_in_the_home(home, tmp_path):

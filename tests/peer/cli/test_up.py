@@ -138,6 +138,72 @@ def test_a_node_whose_key_every_typed_address_refuses_ends_with_8(tmp_path: Path
         assert node.ends()[0] == 0
 
 
+def test_a_first_start_that_fails_leaves_no_key_that_would_look_like_a_given_one(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with up(tmp_path / "other") as other:
+        busy, _ = other.ready()
+        with up(home, "--listen", busy) as node:
+            code, err = node.ends()
+        assert code == 1
+        assert "in use" in err
+        assert "a new cluster" not in err
+    with up(home) as node:
+        assert node.ready()[1] == 1
+
+
+def test_a_home_that_is_a_file_is_refused_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+    done = shoal(tmp_path / "home", "key", "new")
+    assert done.returncode == 2
+    assert "no folder" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["sys.db", "ns.db", "identity"])
+def test_a_node_that_lost_what_it_promised_says_so(tmp_path: Path, name: str) -> None:
+    home = tmp_path / "home"
+    with up(home) as node:
+        node.ready()
+        node.process.send_signal(signal.SIGTERM)
+        node.ends()
+    for path in (home / "data").glob(f"{name}*"):
+        path.unlink()
+    with up(home, "--found") as node:
+        node.ready()
+        assert node.process.stderr is not None
+        line = node.process.stderr.readline()
+    assert name.removesuffix(".db") in line
+    assert "begins as a new member" in line
+
+
+def test_two_nodes_that_were_given_one_key_found_one_cluster_that_works(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert shoal(one, "key", "new").returncode == 0
+    with up(one) as first:
+        give_up_at = time.monotonic() + SECONDS
+        while not (one / "node.json").exists():
+            assert time.monotonic() < give_up_at
+            time.sleep(0.05)
+        address = json.loads((one / "node.json").read_text())["address"]
+        with up(two, "--key-file", str(one / "cluster.key"), "--join", address) as second:
+            assert {first.ready()[1], second.ready()[1]} <= {1, 2}
+            put = shoal(two, "put", "-", "/f", "--json", input="x" * 10_000)
+            assert put.returncode == 0, put.stderr
+            assert shoal(one, "cat", "/f").stdout == "x" * 10_000
+
+
+def test_a_node_says_why_nobody_who_was_named_lets_it_in(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert shoal(home, "key", "new").returncode == 0
+    with up(tmp_path / "other") as other:
+        address, _ = other.ready()
+        with up(home, "--join", address, "--join", "127.0.0.1:1") as node:
+            assert node.process.stderr is not None
+            line = node.process.stderr.readline()
+    assert f"{address}: it has another key" in line
+    assert "127.0.0.1:1: nobody listens there" in line
+    assert "--found" not in line
+
+
 def test_a_lone_node_that_was_given_a_key_waits_and_says_so(tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert shoal(home, "key", "new").returncode == 0

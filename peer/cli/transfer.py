@@ -1,15 +1,18 @@
 """Files of this machine to and from the cluster: sources, targets, whole folders.
 
 Owns how a local file is read (and noticed to change meanwhile), how one is written (beside its target, then renamed; taken up again
-where an earlier try ended), where each file of a folder goes, and how many are under way. Knows nothing of chunks.
+where an earlier try has the right bytes), where each file of a folder goes, and how many are under way. Knows nothing of chunks.
 """
 
 import asyncio
+import errno
+import fcntl
+import hashlib
 import os
 import stat as stat_bits
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -26,6 +29,7 @@ GET_TRIES = 3
 """So often a file may change between being looked at and being fetched."""
 PARTIAL_NAME_BYTES = 200
 """Of the target's name in the name of the partial file, which has to stay under 255 bytes."""
+PARTIAL_HASH_DIGITS = 8
 Progress = Callable[[int], None]
 T = TypeVar("T")
 
@@ -165,15 +169,14 @@ async def get_file(client: Client, download: Download, progress: Progress) -> En
     """
     entry, local = download.entry, download.local
     for _ in range(GET_TRIES):
-        temporary = partial_path(local, entry.version)
         try:
-            fetched = await _get_partial(client, entry, temporary, progress)
-            if fetched.version == entry.version:
-                await asyncio.to_thread(_finish, temporary, local, fetched)
-                return fetched
-            # Replaced between the look and the fetch: what an earlier try had of the old version does not fit.
-            with suppress(OSError):
-                temporary.unlink()
+            async with _partial_file(partial_path(local, entry.version), local) as partial:
+                fetched = await _get_partial(client, entry, partial, progress)
+                if fetched.version == entry.version:
+                    await asyncio.to_thread(_finish, partial, local, fetched)
+                    return fetched
+                # Replaced between the look and the fetch: what there is of the old version does not fit.
+                partial.path.unlink()
         except OSError as error:
             raise local_fault(local, "write", error) from None
         entry = (await client.stat(entry.path)).entry
@@ -182,37 +185,121 @@ async def get_file(client: Client, download: Download, progress: Progress) -> En
 
 def partial_path(local: Path, version: str) -> Path:
     """Return where a file lies until it is whole."""
-    name = local.name.encode()[:PARTIAL_NAME_BYTES].decode(errors="ignore")
-    return local.with_name(f".{name}.{version}.part")
+    name = local.name.encode(errors="surrogateescape")
+    text = name[:PARTIAL_NAME_BYTES].decode(errors="ignore")
+    if len(name) > PARTIAL_NAME_BYTES:
+        # Versions count in each row anew: two long names in one folder must not meet in one partial file.
+        text += "." + hashlib.sha256(name).hexdigest()[:PARTIAL_HASH_DIGITS]
+    return local.with_name(f".{text}.{version}.part")
 
 
-async def _get_partial(client: Client, entry: Entry, temporary: Path, progress: Progress) -> Entry:
-    file = await asyncio.to_thread(temporary.open, "ab", buffering=0)
-    with file:
-        begin = file.tell()
-        if begin > entry.size:
-            file.truncate(0)
-            begin = 0
-        progress(begin)
+@dataclass(frozen=True, slots=True)
+class _Partial:
+    """A partial file, open and locked."""
 
-        async def write(data: Buffer) -> None:
-            await asyncio.to_thread(write_all, file, data)
+    path: Path
+    descriptor: int
 
-        return await client.get(entry.path, write, on_progress=progress, begin=begin)
+    def read(self, offset: int, count: int) -> bytes:
+        """Return `count` bytes from `offset` on, fewer at the end."""
+        pieces = []
+        while count and (piece := os.pread(self.descriptor, count, offset)):
+            pieces.append(piece)
+            offset += len(piece)
+            count -= len(piece)
+        return b"".join(pieces)
+
+    def cut(self, size: int) -> None:
+        """Leave the first `size` bytes, and write behind them from now on."""
+        os.ftruncate(self.descriptor, size)
+        os.lseek(self.descriptor, size, os.SEEK_SET)
 
 
-def write_all(file: BinaryIO, data: Buffer) -> None:
-    """Write all of `data` to an unbuffered file, which may take it in pieces."""
+@asynccontextmanager
+async def _partial_file(path: Path, local: Path) -> AsyncIterator[_Partial]:
+    """Yield the partial file `path`, this get's alone until the end of the block.
+
+    Raises: LocalFault when another get has it, OSError.
+    """
+    descriptor = await asyncio.to_thread(_open_locked, path, local)
+    try:
+        yield _Partial(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open_locked(path: Path, local: Path) -> int:
+    for _ in range(GET_TRIES):
+        # It is the owner's alone until it is whole, and nobody may have laid a link there.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        try:
+            if not stat_bits.S_ISREG(os.fstat(descriptor).st_mode):
+                raise LocalFault(f"{path} is in the way: move it, then get it again")
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.lstat()):
+                    return descriptor
+            # Whoever held the lock has renamed the file into its place meanwhile: it is not ours to write into.
+            os.close(descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise LocalFault(f"{local}: another get is writing it: wait for that one, or choose another target") from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+    raise LocalFault(f"{local}: other gets write it again and again: get it later")
+
+
+async def _get_partial(client: Client, entry: Entry, partial: _Partial, progress: Progress) -> Entry:
+    """Bring the partial file to the whole of `entry`; what is returned is of another version when it was replaced meanwhile."""
+
+    async def read_local(offset: int, count: int) -> bytes:
+        return await asyncio.to_thread(partial.read, offset, count)
+
+    async def write(data: Buffer) -> None:
+        await asyncio.to_thread(write_all, partial.descriptor, data)
+
+    begin = 0
+    if os.fstat(partial.descriptor).st_size:
+        # It may be torn by a power cut, or be of a file that bore the same name and version in another cluster.
+        found, begin = await client.verified_prefix(entry.path, read_local)
+        if found.version != entry.version:
+            return found
+    await asyncio.to_thread(partial.cut, begin)
+    progress(begin)
+    return await client.get(entry.path, write, on_progress=progress, begin=begin)
+
+
+def write_all(descriptor: int, data: Buffer) -> None:
+    """Write all of `data` to a descriptor, which may take it in pieces."""
     rest = memoryview(data)
     while rest:
-        rest = rest[file.write(rest) :]
+        rest = rest[os.write(descriptor, rest) :]
 
 
-def _finish(temporary: Path, local: Path, entry: Entry) -> None:
-    temporary.chmod(entry.mode & 0o777)
+def _finish(partial: _Partial, local: Path, entry: Entry) -> None:
+    """Let a whole file appear in its place, durably.
+
+    Raises: LocalFault, OSError.
+    """
+    size = os.fstat(partial.descriptor).st_size
+    if size != entry.size:
+        raise LocalFault(f"{partial.path} has {size} bytes, not {entry.size}: something else writes to it: get it again")
+    mode = entry.mode & 0o777
+    os.fchmod(partial.descriptor, mode | stat_bits.S_IRUSR | stat_bits.S_IWUSR)  # if we die before the rename, the next try has to open it
     seconds = entry.modified_milliseconds / 1000
-    os.utime(temporary, (seconds, seconds))
-    temporary.replace(local)
+    os.utime(partial.descriptor, (seconds, seconds))
+    os.fsync(partial.descriptor)
+    partial.path.replace(local)
+    os.fchmod(partial.descriptor, mode)
+    folder = os.open(local.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what some network file systems say of a folder
+            raise
+    finally:
+        os.close(folder)
 
 
 # -- where files go ----------------------------------------------------------

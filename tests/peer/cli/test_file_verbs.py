@@ -1,6 +1,8 @@
 """The verbs of a user, with a client that keeps its files in memory."""
 
 import json
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -105,6 +107,34 @@ def test_get_goes_on_where_an_interrupted_one_ended(shoal, client, tmp_path):
     assert shoal("get", "/a", str(tmp_path / "a")).exit_code == 0
     assert client.begins == [4]
     assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
+def test_get_takes_of_an_interrupted_one_only_what_is_right_and_counts_it_as_done(shoal, client, tmp_path, monkeypatch):
+    client.files = {"/a": b"0123456789"}
+    partial_path(tmp_path / "a", "abcd1234.17").write_bytes(b"01234xxx" * 100)
+    counts = []
+
+    @contextmanager
+    def transfer(self, title, size):
+        yield counts.append
+
+    monkeypatch.setattr("peer.cli.output.Output.transfer", transfer)
+    assert shoal("get", "/a", str(tmp_path / "a")).exit_code == 0
+    assert client.begins == counts == [4]
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
+def test_a_read_only_file_is_fetched_with_its_mode(shoal, client, tmp_path, monkeypatch):
+    client.files = {"/a": b"x"}
+    monkeypatch.setattr(client, "entry", lambda path, entry=client.entry: replace(entry(path), mode=0o444))
+    assert shoal("get", "/a", str(tmp_path / "a")).exit_code == 0
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o444
+
+
+def test_long_names_in_one_folder_never_share_a_partial_file(tmp_path):
+    one, two = partial_path(tmp_path / ("é" * 120 + "1"), "abcd1234.1"), partial_path(tmp_path / ("é" * 120 + "2"), "abcd1234.1")
+    assert one != two
+    assert max(len(one.name.encode()), len(two.name.encode())) <= 255
 
 
 def test_get_does_not_build_on_what_it_has_of_another_version(shoal, client, tmp_path):

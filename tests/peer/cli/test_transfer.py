@@ -1,0 +1,75 @@
+"""Files to and from a running node, by processes of their own: what `get` leaves behind is the file, or it says so."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_up import environment, shoal, up  # it lies beside this one
+
+SIZE = 10_000_000
+"""More than one chunk, and no whole number of them."""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, bytes]]:
+    """The home of a node that runs, and the content of `/big` in it; `/small` is `hello`."""
+    folder = tmp_path_factory.mktemp("served")
+    content = os.urandom(SIZE)
+    (folder / "big").write_bytes(content)
+    (folder / "small").write_bytes(b"hello")
+    with up(folder / "home") as node:
+        node.ready()
+        assert shoal(folder / "home", "put", str(folder / "big"), str(folder / "small"), "/").returncode == 0
+        yield folder / "home", content
+
+
+def partial_of(home: Path, remote: str, target: Path) -> Path:
+    """Return where a get keeps what it has so far."""
+    version = shoal(home, "stat", remote).stdout.split("version:")[1].split()[0]
+    return target.with_name(f".{target.name}.{version}.part")
+
+
+@pytest.mark.parametrize("kept", [0, 300_000, SIZE - 1])
+def test_a_partial_file_with_wrong_bytes_never_becomes_the_target(served: tuple[Path, bytes], tmp_path: Path, kept: int) -> None:
+    home, content = served
+    partial_of(home, "/big", tmp_path / "big").write_bytes(content[:kept] + bytes(SIZE - kept))
+    assert shoal(home, "get", "/big", str(tmp_path / "big")).returncode == 0
+    assert (tmp_path / "big").read_bytes() == content
+    assert os.listdir(tmp_path) == ["big"]
+
+
+@pytest.mark.parametrize("partial", [b"he", b"hellooo", b"xxxxx", b""])
+def test_a_partial_small_file_is_compared_with_the_row(served: tuple[Path, bytes], tmp_path: Path, partial: bytes) -> None:
+    home, _ = served
+    partial_of(home, "/small", tmp_path / "small").write_bytes(partial)
+    assert shoal(home, "get", "/small", str(tmp_path / "small")).returncode == 0
+    assert (tmp_path / "small").read_bytes() == b"hello"
+
+
+def test_of_two_gets_to_one_target_at_once_none_spoils_the_other(served: tuple[Path, bytes], tmp_path: Path) -> None:
+    home, content = served
+    command = [sys.executable, "-m", "peer.cli", "--home", str(home), "get", "/big", str(tmp_path / "big")]
+    gets = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) for _ in range(4)]
+    ends = [(get.communicate(timeout=60)[1], get.returncode) for get in gets]
+    assert (tmp_path / "big").read_bytes() == content
+    assert 0 in [code for _, code in ends]
+    for err, code in ends:
+        assert code in (0, 1)
+        assert code == 0 or ("another get" in err and err.count("\n") == 1), err
+    assert os.listdir(tmp_path) == ["big"]
+
+
+def test_a_get_says_that_another_one_has_the_partial_file(served: tuple[Path, bytes], tmp_path: Path) -> None:
+    home, content = served
+    with partial_of(home, "/big", tmp_path / "big").open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        refused = shoal(home, "get", "/big", str(tmp_path / "big"))
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "another get" in refused.stderr
+    assert shoal(home, "get", "/big", str(tmp_path / "big")).returncode == 0
+    assert (tmp_path / "big").read_bytes() == content

@@ -165,9 +165,19 @@ async def in_own_thread(work: Callable[[], T]) -> T:
 async def get_file(client: Client, download: Download, progress: Progress) -> Entry:
     """Fetch one file into `download.local`, which shows it whole or not at all. An earlier try of the same version is continued.
 
+    As with `cp`, what a symbolic link points at is replaced, not the link, and a device or pipe is written into.
+
     Raises: LocalFault, and what `Client.get` raises.
     """
     entry, local = download.entry, download.local
+    try:
+        if await asyncio.to_thread(_is_stream, local):
+            return await _get_into_stream(client, entry.path, local, progress)
+        if local.is_symlink():
+            local = local.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other, before Python 3.13
+        fault = error if isinstance(error, OSError) else OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        raise local_fault(local, "write", fault) from None
     for _ in range(GET_TRIES):
         try:
             async with _partial_file(partial_path(local, entry.version), local) as partial:
@@ -181,6 +191,29 @@ async def get_file(client: Client, download: Download, progress: Progress) -> En
             raise local_fault(local, "write", error) from None
         entry = (await client.stat(entry.path)).entry
     raise AlreadyThere(f"{entry.path} is being replaced again and again: get it later")
+
+
+def _is_stream(local: Path) -> bool:
+    """Return whether `local` takes bytes but is no file.
+
+    Raises: LocalFault when it is a folder, OSError.
+    """
+    try:
+        mode = local.stat().st_mode
+    except FileNotFoundError:
+        return False
+    if stat_bits.S_ISDIR(mode):
+        raise LocalFault(f"{local} is a folder: remove it, or choose another target")
+    return not stat_bits.S_ISREG(mode)
+
+
+async def _get_into_stream(client: Client, path: str, local: Path, progress: Progress) -> Entry:
+    # Opening a pipe waits for its reader, and writing into it for as long as that one likes.
+    descriptor = await in_own_thread(lambda: os.open(local, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY))
+    try:
+        return await get_pipe(client, path, descriptor, progress)
+    finally:
+        os.close(descriptor)
 
 
 def partial_path(local: Path, version: str) -> Path:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,3 +74,69 @@ def test_a_get_says_that_another_one_has_the_partial_file(served: tuple[Path, by
     assert "another get" in refused.stderr
     assert shoal(home, "get", "/big", str(tmp_path / "big")).returncode == 0
     assert (tmp_path / "big").read_bytes() == content
+
+
+def test_get_follows_a_symbolic_link_and_replaces_what_it_points_at(served: tuple[Path, bytes], tmp_path: Path) -> None:
+    home, _ = served
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "old").write_bytes(b"old content")
+    for name, points_at in (("link", "there/old"), ("dangling", "there/new"), ("twice", "link")):
+        (tmp_path / name).symlink_to(points_at)
+        assert shoal(home, "get", "/small", str(tmp_path / name)).returncode == 0
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / name).read_bytes() == b"hello"
+    assert sorted(os.listdir(tmp_path / "there")) == ["new", "old"]
+
+
+def test_a_link_that_leads_to_itself_is_one_line(served: tuple[Path, bytes], tmp_path: Path) -> None:
+    home, _ = served
+    (tmp_path / "loop").symlink_to("loop")
+    refused = shoal(home, "get", "/small", str(tmp_path / "loop"))
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "loop" in refused.stderr
+
+
+def test_get_writes_through_to_a_fifo(served: tuple[Path, bytes], tmp_path: Path) -> None:
+    home, content = served
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "read").open("wb") as read, subprocess.Popen(["cat", str(tmp_path / "fifo")], stdout=read) as reader:
+        try:
+            assert shoal(home, "get", "/big", str(tmp_path / "fifo")).returncode == 0
+            assert (tmp_path / "fifo").is_fifo()
+            assert reader.wait(timeout=20) == 0
+        finally:
+            reader.kill()
+    assert (tmp_path / "read").read_bytes() == content
+
+
+def device(folder: Path, name: str) -> Path:
+    """Return a device like /dev/NAME which a get may spoil: root's own copy, and for anybody else the one that is not his to replace."""
+    try:
+        os.mknod(folder / name, stat.S_IFCHR | 0o666, Path("/dev", name).stat().st_rdev)
+        (folder / name).open("wb").close()
+    except PermissionError:
+        if os.geteuid() == 0:
+            pytest.skip("root may make no device here")
+        return Path("/dev", name)
+    return folder / name
+
+
+def test_get_writes_through_to_a_device_and_says_in_one_line_what_it_refuses(served: tuple[Path, bytes], tmp_path: Path) -> None:
+    home, _ = served
+    null, full = device(tmp_path, "null"), device(tmp_path, "full")
+    assert shoal(home, "get", "/small", str(null)).returncode == 0
+    assert null.is_char_device()
+    refused = shoal(home, "get", "/small", str(full))
+    assert full.is_char_device()
+    assert refused.returncode == 1
+    assert refused.stderr == f"shoal: {full}: cannot write it: No space left on device\n"
+
+
+def test_what_is_in_the_way_as_a_folder_is_said_before_anything_is_fetched(served: tuple[Path, bytes], tmp_path: Path) -> None:
+    home, _ = served
+    (tmp_path / "out" / "small").mkdir(parents=True)
+    refused = shoal(home, "get", "/small", str(tmp_path / "out"))
+    assert refused.returncode == 1
+    assert "is a folder" in refused.stderr
+    assert os.listdir(tmp_path / "out") == ["small"]

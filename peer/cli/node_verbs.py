@@ -14,13 +14,15 @@ import click
 from peer.cli.home_files import KEY_FILE, key_for_node, key_text, parsed, remove_node_file, write_key, write_node_file
 from peer.cli.output import Output
 from peer.cli.settings import Settings, Verb, VerbGroup, pass_settings
-from peer.cli.text import size_of
+from peer.cli.text import checked_address, size_of
 from peer.cli.world import build_node_world, discovery_on
 from peer.config import NodeConfig
 from peer.errors import ConnectFailed, NoSuchPath, NotAllowed, ShoalError, StoreCorrupt, WrongUsage
 from peer.node import KeyRefused, MembersChanged, Node, NodeEvent, Notice, Ready
+from peer.real.interfaces import unknown_interfaces
 from peer.real.keys import new_key
 from peer.real.loop import run
+from peer.real.memory import give_back_large_buffers
 from protocol import limits
 
 DEFAULT_HOST = "0.0.0.0"
@@ -72,6 +74,9 @@ def up(
     """
     if no_discovery and discover_on:
         raise WrongUsage("--no-discovery and --discover-on exclude each other")
+    unknown = unknown_interfaces(discover_on)
+    if unknown:
+        raise WrongUsage(f"--discover-on {unknown[0]}: this machine has no such interface or address")
     options = UpOptions(
         name=checked_name(name or platform.node() or "node", "--name"),
         listen=checked_address(listen, "--listen") if listen else "",
@@ -83,6 +88,7 @@ def up(
         capacity_bytes=capacity_bytes(capacity) if capacity else 0,
         found=found,
     )
+    give_back_large_buffers()
     run(run_node(settings, options))
 
 
@@ -184,17 +190,6 @@ def free_address() -> str:
                 continue
             return f"{DEFAULT_HOST}:{port}"
     raise ShoalError(f"no port from {DEFAULT_PORT} on is free: choose one with --listen HOST:PORT")
-
-
-def checked_address(text: str, option: str) -> str:
-    """Return `text` if it is HOST:PORT.
-
-    Raises: WrongUsage.
-    """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise WrongUsage(f"{option} {text}: an address is HOST:PORT, like 192.168.1.5:{DEFAULT_PORT}")
-    return text
 
 
 def checked_name(text: str, option: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from peer.cli.home_files import DATA_FOLDER, key_for_client, node_addresses
 from peer.cli.settings import Settings
+from peer.cli.text import checked_address
 from peer.client import Client
 from peer.errors import Unavailable
 from peer.real.clock import RealWallClock
@@ -91,9 +92,10 @@ async def client_of(settings: Settings) -> AsyncIterator[Client]:
 async def find_session(key: ClusterKey, settings: Settings) -> Session:
     """Return a session with the node that was named, else with the one of this home, else with one that is found.
 
-    Raises: NotAllowed, Unavailable.
+    Raises: WrongUsage, NotAllowed, Unavailable.
     """
     if settings.node:
+        checked_address(settings.node, "--node")
         return await open_session(key, [settings.node], CONNECT_SECONDS)
     addresses = node_addresses(settings.home)
     if addresses:

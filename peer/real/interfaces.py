@@ -25,6 +25,12 @@ def lan_addresses() -> list[str]:
     return sorted(found) or [LOOPBACK]
 
 
+def unknown_interfaces(choice: Sequence[str]) -> list[str]:
+    """Return what of `choice` is neither an interface of this machine nor an address of one."""
+    known = {name for adapter in ifaddr.get_adapters() for name in (adapter.nice_name, *(address.ip for address in adapter.ips))}
+    return [name for name in choice if name not in known]
+
+
 def chosen_addresses(choice: Sequence[str]) -> list[str]:
     """Return the addresses for a choice of interface names and addresses; without a choice those of the LAN and the loopback.
 

@@ -75,7 +75,7 @@ class RealNetwork:
             listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except (OSError, OverflowError) as error:
             taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            reason = "already in use" if taken else str(getattr(error, "strerror", None) or error)
+            reason = "already in use" if taken else str(getattr(error, "strerror", None) or error).partition(" (while")[0]
             raise ConnectFailed(address, reason, refused=taken) from None
         listening.setblocking(False)
         return RealListener(listening, self._credentials.server_context, endpoint)

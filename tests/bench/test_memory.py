@@ -78,22 +78,27 @@ async def measure(tmp_path: Path) -> None:
     try:
         await nodes.start(START_SECONDS)
         await asyncio.sleep(5.0)
-        before = [processor_seconds(node) for node in nodes.nodes]
-        began_at = time.monotonic()
-        await asyncio.sleep(IDLE_SECONDS)
-        seconds = time.monotonic() - began_at
-        for node, spent in zip(nodes.nodes, before, strict=True):
-            share = (processor_seconds(node) - spent) / seconds
-            resident = memory_bytes(node, "VmRSS")
-            print(f"\n{node.name} idle: {resident / MIB:.0f} MiB resident, {100 * share:.2f} % of a core", end="")
-            assert resident < IDLE_BYTES_MAX
-            assert share < IDLE_SHARE_MAX
-
+        await rest(nodes, "idle")
         put_digest = await asyncio.to_thread(stream_in, nodes.nodes[0], "/large")
         assert await asyncio.to_thread(stream_out, nodes.nodes[1], "/large") == put_digest
         for node in nodes.nodes:
             most = memory_bytes(node, "VmHWM")
             print(f"\n{node.name} after {FILE_BYTES / MIB:.0f} MiB in and out: {most / MIB:.0f} MiB resident at the most", end="")
             assert most < STREAMING_BYTES_MAX
+        await rest(nodes, "idle again")
     finally:
         await nodes.stop()
+
+
+async def rest(nodes: LocalNodes, when: str) -> None:
+    """Let the nodes be, and hold them to what an idle node may take."""
+    before = [processor_seconds(node) for node in nodes.nodes]
+    began_at = time.monotonic()
+    await asyncio.sleep(IDLE_SECONDS)
+    seconds = time.monotonic() - began_at
+    for node, spent in zip(nodes.nodes, before, strict=True):
+        share = (processor_seconds(node) - spent) / seconds
+        resident = memory_bytes(node, "VmRSS")
+        print(f"\n{node.name} {when}: {resident / MIB:.0f} MiB resident, {100 * share:.2f} % of a core", end="")
+        assert resident < IDLE_BYTES_MAX
+        assert share < IDLE_SHARE_MAX

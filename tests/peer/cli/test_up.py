@@ -151,6 +151,14 @@ def test_a_first_start_that_fails_leaves_no_key_that_would_look_like_a_given_one
         assert node.ready()[1] == 1
 
 
+@pytest.mark.parametrize("address", ["foo", "127.0.0.1:99999", "127.0.0.1:22x", ":7400"])
+def test_a_node_that_cannot_be_an_address_is_wrong_usage(tmp_path: Path, address: str) -> None:
+    assert shoal(tmp_path / "home", "key", "new").returncode == 0
+    done = shoal(tmp_path / "home", "--node", address, "ls", "/")
+    assert done.returncode == 2
+    assert address in done.stderr
+
+
 def test_a_home_that_is_a_file_is_refused_as_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     done = shoal(tmp_path / "home", "key", "new")
@@ -232,7 +240,15 @@ def test_a_node_joins_by_a_typed_address_and_is_found_again_without_it(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--listen", "nowhere"), ("--join", "x"), ("--capacity", "many"), ("--name", "a b"), ("--key-file", "/none")]
+    "arguments",
+    [
+        ("--listen", "nowhere"),
+        ("--join", "x"),
+        ("--capacity", "many"),
+        ("--name", "a b"),
+        ("--key-file", "/none"),
+        ("--discover-on", "nonsense"),
+    ],
 )
 def test_wrong_usage_is_one_line_and_no_node(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     done = shoal(tmp_path / "home", "up", *arguments)

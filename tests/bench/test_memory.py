@@ -23,7 +23,10 @@ IDLE_SHARE_MAX = 0.02
 IDLE_SECONDS = 20.0
 START_SECONDS = 60.0
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc, which only Linux has")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc, which only Linux has"),
+    pytest.mark.timeout(1200),
+]
 
 
 def memory_bytes(node: LocalNode, field: str) -> int:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,9 +62,12 @@ class Up:
 def up(home: Path, *arguments: str, program: tuple[str, ...] = ("-m", "peer.cli"), **more: str) -> Iterator[Up]:
     command = [sys.executable, *program, "up", "--home", str(home), "--listen", "127.0.0.1:0", "--no-discovery", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more))
+    watchdog = threading.Timer(3 * SECONDS, process.kill)  # so that waiting for a line that never comes ends
+    watchdog.start()
     try:
         yield Up(process)
     finally:
+        watchdog.cancel()
         process.kill()
         process.communicate()
 

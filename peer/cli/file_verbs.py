@@ -9,6 +9,7 @@ from peer.cli.output import Output
 from peer.cli.settings import Settings, Verb, pass_settings
 from peer.cli.text import mode_text, range_of, size_text, time_text
 from peer.cli.transfer import (
+    OF_ONE_FILE,
     Download,
     Upload,
     for_each,
@@ -168,13 +169,20 @@ def rm(settings: Settings, recursive: bool, remote: tuple[str, ...]) -> None:
     """Remove files, or empty folders."""
     paths = [normalise(path) for path in remote]
 
-    async def work() -> None:
+    async def work() -> int:
         output = Output(settings)
+        code = 0
         async with client_of(settings) as client:
             for path in paths:
-                count = await client.remove(path, recursive=recursive)
+                try:
+                    count = await client.remove(path, recursive=recursive)
+                except OF_ONE_FILE as error:
+                    output.error(error)
+                    code = code or error.exit_code
+                    continue
                 text = f"removed {path}" + (f" ({count} entries)" if count > 1 else "")
                 output.result({"path": path, "removed": count}, text)
+        return code
 
     finish(work())
 

@@ -20,6 +20,7 @@ from typing import BinaryIO, TypeVar
 from peer.client import Client, Entry, PutResult
 from peer.errors import AlreadyThere, DataLost, NoSuchPath, ShoalError, WrongUsage
 from peer.files.write_path import SourceChanged
+from protocol.errors import InvalidPath
 from protocol.hashing import Buffer
 from protocol.paths import ROOT, join, name_of, normalise
 
@@ -350,13 +351,13 @@ async def is_remote_folder(client: Client, path: str) -> bool:
 
 async def plan_uploads(
     client: Client, sources: Sequence[str], remote: str, *, recursive: bool, warn: Callable[[str], None]
-) -> AsyncIterator[Upload]:
-    """Yield each file that `put` stores, and where. Empty folders are made on the way.
+) -> AsyncIterator[Upload | ShoalError]:
+    """Yield each file that `put` stores, and where, or what is wrong with one of them. Empty folders are made on the way.
 
     One file goes to `remote`, or into it if that is a folder; one folder becomes `remote` itself; several, and any to a
     `remote` that ends in /, go into it. So a `put -r` that is repeated does the same again.
 
-    Raises: NoSuchPath, WrongUsage (both before the first file), LocalFault.
+    Raises: NoSuchPath, WrongUsage (both before the first file), and what stops everything.
     """
     target = normalise(remote)
     into = remote.endswith("/") or len(sources) > 1
@@ -367,12 +368,24 @@ async def plan_uploads(
         if source == "-":
             yield Upload(source, target)
         elif path.is_dir():
-            base = join(target, path.resolve().name) if into else target
-            async for upload in _walk(client, path, base, warn):
-                yield upload
+            base = _remote_place(path, target, path.resolve().name) if into else target
+            if isinstance(base, ShoalError):
+                yield base
+                continue
+            async for found in _walk(client, path, base, warn):
+                yield found
         else:
             inside = into or await is_remote_folder(client, target)
-            yield Upload(source, normalise(join(target, path.name)) if inside else target)
+            place = _remote_place(path, target, path.name) if inside else target
+            yield place if isinstance(place, ShoalError) else Upload(source, place)
+
+
+def _remote_place(local: Path, remote: str, name: str) -> str | WrongUsage:
+    """Return the path of `name` in `remote`, or why `local` cannot be there."""
+    try:
+        return normalise(join(remote, name))
+    except InvalidPath as error:
+        return WrongUsage(f"{local}: {error.reason}: give it another name")
 
 
 def check_source(source: str, *, into: bool, recursive: bool) -> None:
@@ -390,27 +403,30 @@ def check_source(source: str, *, into: bool, recursive: bool) -> None:
         raise WrongUsage(f"{source} is a folder: put it with -r")
 
 
-async def _walk(client: Client, root: Path, base: str, warn: Callable[[str], None]) -> AsyncIterator[Upload]:
+async def _walk(client: Client, root: Path, base: str, warn: Callable[[str], None]) -> AsyncIterator[Upload | ShoalError]:
     folders = [(root, base)]
     while folders:
         folder, remote = folders.pop()
         try:
             found = await asyncio.to_thread(_scan, folder)
+            if not found and remote != ROOT:
+                await client.make_directory(remote)
         except OSError as error:
-            raise local_fault(folder, "read", error) from None
-        if not found and remote != ROOT:
-            await client.make_directory(normalise(remote))
+            yield local_fault(folder, "read", error)
+            continue
+        except OF_ONE_FILE as error:
+            yield error
+            continue
         for name, kind in found:
-            try:
-                path = normalise(join(remote, name))
-            except ValueError as error:
-                raise WrongUsage(f"{folder / name}: {error}") from None
-            if kind == "dir":
-                folders.append((folder / name, path))
-            elif kind == "file":
-                yield Upload(str(folder / name), path)
-            else:
+            path = _remote_place(folder / name, remote, name)
+            if kind == "other":
                 warn(f"{folder / name} is neither file nor folder: left out")
+            elif isinstance(path, ShoalError):
+                yield path
+            elif kind == "dir":
+                folders.append((folder / name, path))
+            else:
+                yield Upload(str(folder / name), path)
 
 
 def _scan(folder: Path) -> list[tuple[str, str]]:
@@ -425,10 +441,12 @@ def _scan(folder: Path) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-async def plan_downloads(client: Client, remotes: Sequence[str], local: str, *, recursive: bool) -> AsyncIterator[Download]:
-    """Yield each file that `get` fetches, and where it goes; local folders are made on the way. The rules are those of `plan_uploads`.
+async def plan_downloads(client: Client, remotes: Sequence[str], local: str, *, recursive: bool) -> AsyncIterator[Download | ShoalError]:
+    """Yield each file that `get` fetches, and where it goes, or what is wrong with one; local folders are made on the way.
 
-    Raises: LocalFault, NoSuchPath, WrongUsage.
+    The rules are those of `plan_uploads`.
+
+    Raises: LocalFault, NoSuchPath, WrongUsage (all before the first file), and what stops everything.
     """
     target = Path(local)
     into = local.endswith("/") or len(remotes) > 1
@@ -445,12 +463,19 @@ async def plan_downloads(client: Client, remotes: Sequence[str], local: str, *, 
         base = target / name_of(path) if into and path != ROOT else target
         _make_local_folder(base)
         prefix = path if path == ROOT else path + "/"
+        missing = ""
         async for found in client.list(path, recursive=True):
             place = base / found.path.removeprefix(prefix)
-            if found.type == "dir":
-                _make_local_folder(place)
-            else:
+            if missing and found.path.startswith(missing):
+                continue  # one line for a folder that cannot be made, not one for each file in it
+            if found.type == "file":
                 yield Download(found, place)
+                continue
+            try:
+                _make_local_folder(place)
+            except LocalFault as error:
+                missing = found.path + "/"
+                yield error
 
 
 def _make_local_folder(path: Path) -> None:
@@ -463,20 +488,24 @@ def _make_local_folder(path: Path) -> None:
 # -- many files --------------------------------------------------------------
 
 
-async def for_each(items: AsyncIterator[T], do: Callable[[T], Awaitable[None]], report: Callable[[ShoalError], None]) -> int:
+async def for_each(
+    items: AsyncIterator[T | ShoalError], do: Callable[[T], Awaitable[None]], report: Callable[[ShoalError], None]
+) -> int:
     """Do each item, FILES_AT_ONCE at a time; return 0, or the exit code of the first fault.
 
-    A fault of one file is reported and the others go on; what stops them all (no node can be reached) is raised.
+    A fault of one file, or one among the items, is reported and the others go on; what stops them all (no node can be reached) is raised.
 
     Raises: ShoalError.
     """
     code = 0
-    queue: asyncio.Queue[T | None] = asyncio.Queue(FILES_AT_ONCE)
+    queue: asyncio.Queue[T | ShoalError | None] = asyncio.Queue(FILES_AT_ONCE)
 
     async def work() -> None:
         nonlocal code
         while (item := await queue.get()) is not None:
             try:
+                if isinstance(item, ShoalError):
+                    raise item
                 await do(item)
             except OF_ONE_FILE as error:
                 report(error)

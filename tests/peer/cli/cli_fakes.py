@@ -64,6 +64,8 @@ class FakeClient:
     async def remove(self, path: str, *, recursive: bool = False) -> int:
         self._fail()
         gone = [name for name in [*self.files, *self.folders] if name == path or name.startswith(path + "/")]
+        if not gone:
+            raise NoSuchPath(f"{path}: no such file or folder")
         for name in gone:
             self.files.pop(name, None)
         return len(gone)

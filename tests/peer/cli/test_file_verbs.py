@@ -1,6 +1,8 @@
 """The verbs of a user, with a client that keeps its files in memory."""
 
+import errno
 import json
+import os
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -269,3 +271,67 @@ def test_a_bug_is_one_line_without_a_traceback(shoal, client, monkeypatch):
     assert result.exit_code == 1
     assert result.stderr.startswith("shoal: a bug in shoal: KeyError")
     assert result.stderr.count("\n") == 1
+
+
+def test_put_r_goes_on_after_a_bad_name_and_names_it_once(shoal, client, tmp_path):
+    tree = tmp_path / "tree"
+    (tree / "b\udcff").mkdir(parents=True)
+    for name in ("a", "a\udcff", "z", "b\udcff/inside"):
+        (tree / name).write_bytes(b"x")
+    result = shoal("put", "-r", str(tree), "/t")
+    assert result.exit_code == 2
+    assert sorted(client.files) == ["/t/a", "/t/z"]
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2
+    for line, name in zip(sorted(lines), "ab", strict=True):
+        assert line.count(f"{tree}/{name}\\") == line.count("ff:") == 1
+        assert "UTF-8" in line
+
+
+def test_put_goes_on_after_an_operand_with_a_bad_name(shoal, client, tmp_path):
+    (tmp_path / "a\udcff").write_bytes(b"x")
+    (tmp_path / "b").write_bytes(b"x")
+    result = shoal("put", str(tmp_path / "a\udcff"), str(tmp_path / "b"), "/in")
+    assert result.exit_code == 2
+    assert list(client.files) == ["/in/b"]
+    assert result.stderr.count("\n") == result.stderr.count("ff:") == 1
+
+
+def test_put_r_goes_on_after_a_folder_that_cannot_be_read(shoal, client, tmp_path, monkeypatch):
+    tree = tmp_path / "tree"
+    for name in ("a", "locked", "z"):
+        (tree / name).mkdir(parents=True)
+        (tree / name / "file").write_bytes(b"x")
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("peer.cli.transfer.os.scandir", guarded)
+    result = shoal("put", "-r", str(tree), "/t")
+    assert result.exit_code == 1
+    assert sorted(client.files) == ["/t/a/file", "/t/z/file"]
+    assert result.stderr == f"shoal: {tree / 'locked'}: cannot read it: Permission denied\n"
+
+
+def test_get_r_goes_on_after_a_folder_that_cannot_be_made(shoal, client, tmp_path):
+    client.folders = ["/t", "/t/a", "/t/a/deep"]
+    client.files = {"/t/a/deep/one": b"1", "/t/a/two": b"2", "/t/b": b"3"}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").write_bytes(b"in the way")
+    result = shoal("get", "-r", "/t", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert (tmp_path / "out" / "b").read_bytes() == b"3"
+    assert result.stderr.count("\n") == 1
+    assert str(tmp_path / "out" / "a") in result.stderr
+
+
+def test_rm_goes_on_after_a_path_that_is_not_there(shoal, client):
+    client.files = {"/a": b"1", "/b": b"2"}
+    result = shoal("rm", "/a", "/nope", "/b")
+    assert result.exit_code == 3
+    assert not client.files
+    assert result.stdout == "removed /a\nremoved /b\n"
+    assert result.stderr == "shoal: /nope: no such file or folder\n"

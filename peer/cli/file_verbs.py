@@ -7,7 +7,7 @@ import click
 
 from peer.cli.output import Output
 from peer.cli.settings import Settings, Verb, pass_settings
-from peer.cli.text import mode_text, range_of, size_text, time_text
+from peer.cli.text import mode_text, printable, range_of, size_text, time_text
 from peer.cli.transfer import (
     OF_ONE_FILE,
     Download,
@@ -98,7 +98,7 @@ def get(settings: Settings, recursive: bool, remote: tuple[str, ...], local: str
                 async def fetch(download: Download) -> None:
                     entry = await get_file(client, download, bar)
                     document = {**entry_document(entry), "local": str(download.local)}
-                    output.result(document, f"{entry.path} -> {download.local}  {size_text(entry.size)}  verified")
+                    output.result(document, f"{printable(f'{entry.path} -> {download.local}')}  {size_text(entry.size)}  verified")
 
                 return await for_each(plan_downloads(client, paths, local, recursive=recursive), fetch, output.error)
 
@@ -180,7 +180,7 @@ def rm(settings: Settings, recursive: bool, remote: tuple[str, ...]) -> None:
                     output.error(error)
                     code = code or error.exit_code
                     continue
-                text = f"removed {path}" + (f" ({count} entries)" if count > 1 else "")
+                text = f"removed {printable(path)}" + (f" ({count} entries)" if count > 1 else "")
                 output.result({"path": path, "removed": count}, text)
         return code
 
@@ -199,7 +199,7 @@ def mkdir(settings: Settings, remote: str) -> None:
             if path == ROOT or await is_remote_folder(client, path):
                 raise AlreadyThere(f"{path} is there already")
             await client.make_directory(path)
-        Output(settings).result({"path": path, "type": "dir"}, f"made {path}")
+        Output(settings).result({"path": path, "type": "dir"}, f"made {printable(path)}")
 
     finish(work())
 
@@ -242,7 +242,7 @@ def put_document(result: PutResult) -> dict[str, object]:
 
 def put_text(result: PutResult) -> str:
     """Return a put as one line."""
-    return f"{result.path}  version {result.version}  {size_text(result.size)}  copies={result.copies}"
+    return f"{printable(result.path)}  version {result.version}  {size_text(result.size)}  copies={result.copies}"
 
 
 def entry_document(entry: Entry) -> dict[str, object]:
@@ -262,7 +262,7 @@ def entry_document(entry: Entry) -> dict[str, object]:
 
 def entry_text(entry: Entry, *, long: bool, whole_path: bool) -> str:
     """Return an entry as `ls` shows it; a folder ends in /."""
-    name = (entry.path if whole_path else entry.name) + ("/" if entry.type == "dir" else "")
+    name = printable(entry.path if whole_path else entry.name) + ("/" if entry.type == "dir" else "")
     if not long:
         return name
     size = size_text(entry.size) if entry.type == "file" else "-"
@@ -290,7 +290,7 @@ def stat_text(found: Stat) -> str:
         ("copies", str(found.copies)),
         *(("conflict", other.path) for other in found.conflicts),
     ]
-    return "\n".join(f"{name + ':':<10}{value}" for name, value in rows)
+    return "\n".join(f"{name + ':':<10}{printable(value)}" for name, value in rows)
 
 
 def place_document(place: ChunkPlace) -> dict[str, object]:
@@ -300,5 +300,5 @@ def place_document(place: ChunkPlace) -> dict[str, object]:
 
 def place_text(place: ChunkPlace) -> str:
     """Return a chunk's place as one line."""
-    nodes = " ".join(place.nodes) or "nobody"
+    nodes = printable(" ".join(place.nodes)) or "nobody"
     return f"{place.index:>6}  {place.chunk_id.hex()[:SHORT_HASH_DIGITS]}  {size_text(place.size):>10}  {nodes}"

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from peer.cli.settings import Settings
+from peer.cli.text import printable
 from peer.errors import ShoalError
 
 PROGRESS_AFTER_SECONDS = 1.0
@@ -35,8 +36,8 @@ class Output:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         # Rich leaves colours out itself when the stream is no terminal or NO_COLOR is set; a pipe gets whole lines.
-        self.console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
-        self.error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+        self.error_console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
     @property
     def is_json(self) -> bool:
@@ -44,9 +45,9 @@ class Output:
         return self._settings.json
 
     def result(self, document: dict[str, object], text: str) -> None:
-        """Say one result: as one line of JSON, or as text."""
+        """Say one result: as one line of JSON, or as text, in which names are `printable` already."""
         if self.is_json:
-            self._line(json.dumps(document, ensure_ascii=False))
+            self._line(json_text(document))
         else:
             self._line(text)
 
@@ -57,11 +58,11 @@ class Output:
     def note(self, text: str) -> None:
         """Say something that is no result; silent with --quiet and --json."""
         if not (self._settings.quiet or self.is_json):
-            self.error_console.print(text, markup=False)
+            self.error_console.print(printable(text), markup=False)
 
     def warn(self, text: str) -> None:
         """Say something that a person should know even with --quiet."""
-        self.error_console.print(f"shoal: {text}", markup=False)
+        self.error_console.print(f"shoal: {printable(text)}", markup=False)
 
     def error(self, error: ShoalError) -> None:
         """Say what failed, in one line."""
@@ -73,27 +74,32 @@ class Output:
         if self._settings.quiet or self.is_json or not self.error_console.is_terminal:
             yield _say_nothing
             return
-        bar = _LateBar(self.error_console, title, size)
+        bar = _LateBar(self.error_console, printable(title), size)
         try:
             yield bar
         finally:
             bar.close()
 
     def _line(self, text: str) -> None:
-        # Not through rich: a path may hold anything, and a pipe must get it as it is.
+        # Not through rich, which would wrap lines and see markup in names.
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
 
 def report_error(error: ShoalError, *, as_json: bool) -> None:
     """Write the one line that tells a user, or a program, what failed."""
-    detail = " ".join(str(error).split())
     if as_json:
-        text = json.dumps({"error": detail, "code": error.code, "detail": {"exit_code": error.exit_code}}, ensure_ascii=False)
+        text = json_text({"error": str(error), "code": error.code, "detail": {"exit_code": error.exit_code}})
     else:
-        text = f"shoal: {detail}"
+        text = f"shoal: {printable(str(error))}"
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def json_text(document: dict[str, object]) -> str:
+    """Return a document as one line of JSON; local names that are not UTF-8 stay what they are."""
+    text = json.dumps(document, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(document)
 
 
 def plain_table(*columns: str) -> Table:

@@ -52,6 +52,17 @@ def time_text(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def printable(text: str) -> str:
+    """Return `text` with what does not print escaped: a name may hold anything, also what a terminal obeys or a line's end."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":  # a byte of a local name that is not UTF-8 (PEP 383)
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
+
+
 def count_text(count: int, noun: str, plural: str = "") -> str:
     """Return `1 file`, `2 files`, or with the plural that is given."""
     return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"

@@ -335,3 +335,48 @@ def test_rm_goes_on_after_a_path_that_is_not_there(shoal, client):
     assert not client.files
     assert result.stdout == "removed /a\nremoved /b\n"
     assert result.stderr == "shoal: /nope: no such file or folder\n"
+
+
+EVIL = "/ev\nil\x1b[31m:cat:"
+SHOWN = "/ev\\nil\\x1b[31m:cat:"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("ls",), ("ls", "-l"), ("ls", "-R"), ("stat", EVIL), ("where", EVIL), ("get", EVIL, "TARGET"), ("rm", EVIL), ("mkdir", EVIL + "2")],
+)
+def test_a_name_can_neither_forge_a_line_nor_reach_the_terminal(shoal, client, tmp_path, monkeypatch, arguments):
+    client.files = {EVIL: b"12"}
+    monkeypatch.setattr(client, "entry", lambda path, entry=client.entry: replace(entry(path), writer="mallory\x1b"))
+    result = shoal(*(str(tmp_path / "t\n\x1b") if each == "TARGET" else each for each in arguments))
+    assert result.exit_code == 0
+    assert "\x1b" not in result.output
+    assert "\nil" not in result.output
+    if arguments[0] != "where":
+        assert SHOWN[1:] in result.stdout
+
+
+def test_a_note_an_error_and_a_warning_show_a_name_escaped(shoal, client, tmp_path, monkeypatch):
+    async def nothing(path):
+        for place in ():
+            yield place
+
+    monkeypatch.setattr(client, "where", nothing)
+    assert shoal("where", EVIL).stderr.startswith(f"{SHOWN} has no chunks")
+    assert shoal("stat", EVIL).stderr == f"shoal: {SHOWN}: no such file or folder\n"
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / EVIL[1:]).symlink_to("nowhere")
+    warned = shoal("put", "-r", str(tmp_path / "tree"), "/t").stderr
+    assert SHOWN in warned
+    assert warned.count("\n") == 1
+    (tmp_path / "tree" / EVIL[1:]).unlink()
+    (tmp_path / "tree" / EVIL[1:]).write_bytes(b"x")
+    assert SHOWN in shoal("put", "-r", str(tmp_path / "tree"), "/t").stdout
+
+
+def test_json_has_names_as_they_are(shoal, client, tmp_path):
+    client.files = {EVIL: b"12"}
+    assert json.loads(shoal("ls", "--json").stdout)["path"] == EVIL
+    assert EVIL + "2: no" in json.loads(shoal("stat", EVIL + "2", "--json").stderr)["error"]
+    target = str(tmp_path / "t\udcff")
+    assert json.loads(shoal("get", EVIL, target, "--json").stdout)["local"] == target

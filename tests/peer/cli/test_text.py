@@ -2,7 +2,7 @@
 
 import pytest
 
-from peer.cli.text import count_text, mode_text, range_of, size_of, size_text
+from peer.cli.text import count_text, mode_text, printable, range_of, size_of, size_text
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,18 @@ def test_a_range_includes_both_ends(text, span):
 def test_counts_and_modes():
     assert (count_text(1, "file"), count_text(2, "file"), count_text(0, "copy", "copies")) == ("1 file", "2 files", "0 copies")
     assert (mode_text(0o755, "dir"), mode_text(0o640, "file")) == ("drwxr-xr-x", "-rw-r-----")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("plain ü 日本 name", "plain ü 日本 name"),
+        ("two\nlines", "two\\nlines"),
+        ("\x1b[31mred\x9b", "\\x1b[31mred\\x9b"),
+        ("right\u202eleft", "right\\u202eleft"),
+        ("bad\udcff", "bad\\xff"),
+        ("lone\ud800", "lone\\ud800"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_shown_escaped(name, text):
+    assert printable(name) == text

@@ -16,14 +16,30 @@ from peer.cli.status import status
 from peer.errors import ShoalError, WrongUsage
 from protocol.errors import InvalidPath
 
-EXIT_INTERRUPTED = 130
 TRACEBACK_VERBOSITY = 2
 
 log = logging.getLogger(__name__)
 
 
+class Interrupted(ShoalError):
+    """Somebody pressed Ctrl-C."""
+
+    exit_code = 130
+    code = "interrupted"
+
+    def __init__(self) -> None:
+        super().__init__("interrupted: the same command again is safe and goes on")
+
+
 class Shoal(VerbGroup):
     """The group of all verbs; every invocation ends here, in an exit code."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb; an interrupt must not reach click, which writes an empty line for it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted from None
 
     def main(self, args: Sequence[str] | None = None, **extra: object) -> None:  # type: ignore[override]  # never returns a value
         """Run one command line and exit."""
@@ -39,9 +55,10 @@ class Shoal(VerbGroup):
         except click.ClickException as error:
             settings.json = settings.json or "--json" in arguments
             command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "shoal"
-            fail(WrongUsage(f"{error.format_message().rstrip('.')}: see `{command} --help`"), settings)
+            message = " ".join(error.format_message().split()).rstrip(".")
+            fail(WrongUsage(f"{message}: see `{command} --help`"), settings)
         except (click.Abort, KeyboardInterrupt):
-            sys.exit(EXIT_INTERRUPTED)
+            fail(Interrupted(), settings)
         except BrokenPipeError:
             # The reader of our output has gone (`shoal ls | head`). Python would complain once more while it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -39,16 +39,28 @@ def finish(work: Coroutine[object, object, int | None]) -> None:
         raise click.exceptions.Exit(code)
 
 
+def check_operands(verb: str, sources: tuple[str, ...], last: str, *, target: str) -> None:
+    """Make sure that there is something to move, and a place for it; click itself would take the only operand for the place.
+
+    Raises: WrongUsage.
+    """
+    if not last:
+        raise WrongUsage(f"name what to {verb}, and a {target} target: see `shoal {verb} --help`")
+    if not sources:
+        raise WrongUsage(f"{last} to where? name a {target} target as well: see `shoal {verb} --help`")
+
+
 @click.command(cls=Verb, short_help="Store files or folders.")
 @click.option("-r", "recursive", is_flag=True, help="Folders with all that is in them.")
-@click.argument("local", nargs=-1, required=True)
-@click.argument("remote")
+@click.argument("local", nargs=-1, metavar="LOCAL...")
+@click.argument("remote", default="", metavar="REMOTE")
 @pass_settings
 def put(settings: Settings, recursive: bool, local: tuple[str, ...], remote: str) -> None:
     """Store LOCAL files (- is standard input) as REMOTE, or in it if it is a folder or ends in /.
 
     A single folder becomes REMOTE itself, so the same command again does the same again.
     """
+    check_operands("put", local, remote, target="remote")
 
     async def work() -> int:
         output = Output(settings)
@@ -71,14 +83,15 @@ def put(settings: Settings, recursive: bool, local: tuple[str, ...], remote: str
 
 @click.command(cls=Verb, short_help="Fetch files or folders.")
 @click.option("-r", "recursive", is_flag=True, help="Folders with all that is in them.")
-@click.argument("remote", nargs=-1, required=True)
-@click.argument("local")
+@click.argument("remote", nargs=-1, metavar="REMOTE...")
+@click.argument("local", default="", metavar="LOCAL")
 @pass_settings
 def get(settings: Settings, recursive: bool, remote: tuple[str, ...], local: str) -> None:
     """Fetch REMOTE files to LOCAL (- is standard output), or into it if it is a folder or ends in /.
 
     Every byte is verified. What an interrupted get has already is not fetched again.
     """
+    check_operands("get", remote, local, target="local")
     paths = [normalise(path) for path in remote]
 
     async def work() -> int | None:

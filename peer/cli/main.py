@@ -52,6 +52,9 @@ class Shoal(VerbGroup):
             fail(error, settings)
         except InvalidPath as error:
             fail(WrongUsage(str(error)), settings)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(error.exit_code)
         except click.ClickException as error:
             settings.json = settings.json or "--json" in arguments
             command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "shoal"

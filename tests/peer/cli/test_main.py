@@ -111,3 +111,34 @@ def test_the_node_of_a_home_is_found_by_its_file_and_a_spoilt_file_means_nothing
         assert node_addresses(home) == ()
     remove_node_file(home)
     remove_node_file(home)
+
+
+@pytest.mark.parametrize("arguments", [(), ("key",)])
+def test_without_a_verb_the_help_is_shown_on_stderr(shoal, arguments):
+    result = shoal(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == shoal(*arguments, "--help").stdout
+    assert max(map(len, result.stderr.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("get", "/a"), "/a to where? name a local target as well"),
+        (("get", "-r", "/a"), "/a to where? name a local target as well"),
+        (("put", "a.txt"), "a.txt to where? name a remote target as well"),
+        (("get",), "name what to get, and a local target"),
+        (("put",), "name what to put, and a remote target"),
+    ],
+)
+def test_what_is_missing_of_a_put_or_get_is_said(shoal, arguments, text):
+    result = shoal(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr == f"shoal: {text}: see `shoal {arguments[0]} --help`\n"
+    assert json.loads(shoal(*arguments, "--json").stderr)["code"] == "usage"
+
+
+def test_the_help_of_put_and_get_shows_what_is_needed_as_needed(shoal):
+    assert "LOCAL... REMOTE\n" in shoal("put", "--help").stdout
+    assert "REMOTE... LOCAL\n" in shoal("get", "--help").stdout

@@ -224,7 +224,7 @@ class Client:
         """
         row, version = await self._find(_checked(path))
         if version.kind is not Kind.FILE:
-            raise WrongUsage(f"{path} is a folder: get it with -r")
+            raise WrongUsage(f"{path} is a folder: name a file in it, or fetch it with `shoal get -r`")
         progress = on_progress or _no_progress
 
         async def deliver(data: Any) -> None:
@@ -245,7 +245,7 @@ class Client:
         """
         row, version = await self._find(_checked(path))
         if version.kind is not Kind.FILE:
-            raise WrongUsage(f"{path} is a folder: get it with -r")
+            raise WrongUsage(f"{path} is a folder: name a file in it, or fetch it with `shoal get -r`")
         content, size = version.content, version.size
         entry = _entry(row, version)
         if not content.chunks:

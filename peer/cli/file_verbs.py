@@ -59,6 +59,7 @@ def put(settings: Settings, recursive: bool, local: tuple[str, ...], remote: str
     """Store LOCAL files (- is standard input) as REMOTE, or in it if it is a folder or ends in /.
 
     A single folder becomes REMOTE itself, so the same command again does the same again.
+    Symbolic links and devices in a folder are left out.
     """
     check_operands("put", local, remote, target="remote")
 
@@ -179,7 +180,10 @@ def stat(settings: Settings, remote: str) -> None:
 @click.argument("remote", nargs=-1, required=True)
 @pass_settings
 def rm(settings: Settings, recursive: bool, remote: tuple[str, ...]) -> None:
-    """Remove files, or empty folders."""
+    """Remove files, or empty folders.
+
+    A path with concurrent versions is removed only after a put has resolved them.
+    """
     paths = [normalise(path) for path in remote]
 
     async def work() -> int:

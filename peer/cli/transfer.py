@@ -31,6 +31,8 @@ GET_TRIES = 3
 PARTIAL_NAME_BYTES = 200
 """Of the target's name in the name of the partial file, which has to stay under 255 bytes."""
 PARTIAL_HASH_DIGITS = 8
+LEFT_OUT = {"link": "a symbolic link", "other": "neither file nor folder"}
+"""What `put -r` does not store."""
 Progress = Callable[[int], None]
 T = TypeVar("T")
 
@@ -419,8 +421,8 @@ async def _walk(client: Client, root: Path, base: str, warn: Callable[[str], Non
             continue
         for name, kind in found:
             path = _remote_place(folder / name, remote, name)
-            if kind == "other":
-                warn(f"{folder / name} is neither file nor folder: left out")
+            if kind in LEFT_OUT:
+                warn(f"{folder / name} is {LEFT_OUT[kind]}: left out")
             elif isinstance(path, ShoalError):
                 yield path
             elif kind == "dir":
@@ -433,7 +435,9 @@ def _scan(folder: Path) -> list[tuple[str, str]]:
     with os.scandir(folder) as entries:
         found = []
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_symlink():
+                kind = "link"
+            elif entry.is_dir(follow_symlinks=False):
                 kind = "dir"
             else:
                 kind = "file" if entry.is_file(follow_symlinks=False) else "other"

@@ -380,3 +380,18 @@ def test_json_has_names_as_they_are(shoal, client, tmp_path):
     assert EVIL + "2: no" in json.loads(shoal("stat", EVIL + "2", "--json").stderr)["error"]
     target = str(tmp_path / "t\udcff")
     assert json.loads(shoal("get", EVIL, target, "--json").stdout)["local"] == target
+
+
+def test_a_symbolic_link_in_a_folder_is_called_one(shoal, client, tmp_path):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "link").symlink_to("/etc")
+    os.mkfifo(tmp_path / "tree" / "pipe")
+    result = shoal("put", "-r", str(tmp_path / "tree"), "/t")
+    assert result.exit_code == 0
+    assert f"{tmp_path / 'tree' / 'link'} is a symbolic link: left out\n" in result.stderr
+    assert f"{tmp_path / 'tree' / 'pipe'} is neither file nor folder: left out\n" in result.stderr
+
+
+def test_help_says_what_put_leaves_out_and_when_rm_refuses(shoal):
+    assert "Symbolic links and devices in a folder are left out" in " ".join(shoal("put", "--help").stdout.split())
+    assert "concurrent versions is removed only after a put has resolved them" in " ".join(shoal("rm", "--help").stdout.split())

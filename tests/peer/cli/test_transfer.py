@@ -139,3 +139,11 @@ def test_what_is_in_the_way_as_a_folder_is_said_before_anything_is_fetched(serve
     assert refused.returncode == 1
     assert "is a folder" in refused.stderr
     assert os.listdir(tmp_path / "out") == ["small"]
+
+
+def test_cat_of_a_folder_says_how_to_get_what_is_in_it(served: tuple[Path, bytes]) -> None:
+    home, _ = served
+    assert shoal(home, "mkdir", "/folder").returncode == 0
+    refused = shoal(home, "cat", "/folder")
+    assert refused.returncode == 2
+    assert refused.stderr == "shoal: /folder is a folder: name a file in it, or fetch it with `shoal get -r`\n"

@@ -133,8 +133,9 @@ class SimDisk:
         """Return the names in a folder."""
         await self._take_time()
         state = self._state
-        inside = [name for name in (*state.names, *state.folders) if name and _folder_of(name) == path]
-        return sorted(name.rpartition("/")[2] for name in inside)
+        prefix = f"{path}/" if path else ""
+        inside = [name.removeprefix(prefix) for name in (*state.names, *state.folders) if name.startswith(prefix)]
+        return sorted(name for name in inside if name and "/" not in name)
 
     async def space(self) -> tuple[int, int]:
         """Return (total, free) bytes."""

@@ -95,9 +95,9 @@ class World:
         return machine.node
 
     def crash(self, name: str) -> None:
-        """Take the power from a machine."""
+        """Take the power from a machine, whether its node runs or is about to: then `start` never returns."""
         machine = self.machines[name]
-        assert machine.node is not None
+        assert machine.host, f"{name} was never started"
         self.loop.kill(machine.host)
         self.lan.crash(machine.host)
         self.airwaves.forget(machine.host)

@@ -6,7 +6,7 @@ nothing of who decides a record (`peer.cluster.founder`) and nothing of how rows
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from peer.errors import LinkLost, RequestFailed, Unavailable
@@ -69,8 +69,7 @@ class Layouts:
                 return False
             if parent is not None:
                 await self._quarantine_entering(layout)
-            await self._system.save_layout(layout.version, layout.data)
-            await self._carry_synced(parent, layout)
+            await self._system.save_layout(layout.version, layout.data, self._carried(parent, layout))
             self.current = layout
         self._on_change(layout)
         return True
@@ -129,25 +128,19 @@ class Layouts:
         if entering:
             await self._rows.quarantine(entering)
 
-    async def _carry_synced(self, parent: Layout | None, layout: Layout) -> None:
-        """Keep what was synced under the parent synced under its successor.
-
-        Not in one commit with the record: a crash between the two makes a partition look unsynced, and it is synced again.
-        """
+    def _carried(self, parent: Layout | None, layout: Layout) -> Sequence[int]:
+        """Return the partitions whose stamp is new and that are synced under it, because they were under the parent's."""
         owned = layout.partitions_of(self._node_id)
         if parent is None:
-            carried = list(owned)
-        else:
-            before, after = parent.stamps, layout.stamps
-            carried = [
-                partition
-                for partition in owned
-                if before[partition] != after[partition]
-                and not layout.is_joint_at(partition)
-                and (self._taken_back(parent, layout, partition) or self._system.synced(partition) == before[partition])
-            ]
-        if carried:
-            await self._system.mark_synced(carried, layout.version)
+            return owned
+        before, after = parent.stamps, layout.stamps
+        return [
+            partition
+            for partition in owned
+            if before[partition] != after[partition]
+            and not layout.is_joint_at(partition)
+            and (self._taken_back(parent, layout, partition) or self._system.synced(partition) == before[partition])
+        ]
 
     def _taken_back(self, parent: Layout, layout: Layout, partition: int) -> bool:
         """Return whether the move of a partition was aborted and this node is one of the old owners, who never ceased to count."""

@@ -93,12 +93,15 @@ class SystemStore:
         """Whether this node ever had a layout."""
         return self._latest > 0
 
-    async def save_layout(self, version: int, data: bytes) -> None:
-        """Persist the record of `version` as the latest."""
+    async def save_layout(self, version: int, data: bytes, synced: Sequence[int] = ()) -> None:
+        """Persist the record of `version` as the latest, and in the same commit that the partitions `synced` are synced under it."""
         key = _LAYOUT + version.to_bytes(4, "big")
         latest = version.to_bytes(4, "big")
-        await self._kv.commit([Put(key, wrap(key, data)), Put(_LATEST, wrap(_LATEST, latest))])
+        marked = self._mark(synced, version)
+        stamps = Put(_SYNCED, wrap(_SYNCED, _STAMPS.pack(*marked)))
+        await self._kv.commit([Put(key, wrap(key, data)), Put(_LATEST, wrap(_LATEST, latest)), stamps])
         self._latest = version
+        self._synced = marked
 
     async def layout(self, version: int) -> bytes | None:
         """Return the record of `version`.
@@ -125,11 +128,16 @@ class SystemStore:
 
     async def mark_synced(self, partitions: Sequence[int], stamp: int) -> None:
         """Note durably that `partitions` are synced under `stamp`."""
-        marked = self._marked = list(self._marked)
-        for partition in partitions:
-            marked[partition] = stamp
+        marked = self._mark(partitions, stamp)
         await self._write(_SYNCED, _STAMPS.pack(*marked))
         self._synced = marked
+
+    def _mark(self, partitions: Sequence[int], stamp: int) -> list[int]:
+        marked = list(self._marked)
+        for partition in partitions:
+            marked[partition] = max(marked[partition], stamp)
+        self._marked = marked
+        return marked
 
     # -- peers ---------------------------------------------------------------
 

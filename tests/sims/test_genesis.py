@@ -31,6 +31,23 @@ def test_fresh_machines_with_one_key_become_one_cluster_that_works(seed: int, co
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_a_founder_that_crashes_while_it_founds_is_whole_or_has_founded_nothing(seed: int) -> None:
+    choice = Random(seed)
+
+    async def scenario(world: World) -> None:
+        starting = asyncio.get_running_loop().create_task(world.start("a", found=True))
+        await asyncio.sleep(choice.uniform(0.0, 1.6))
+        world.crash("a")
+        starting.cancel()
+        node = await world.start("a", found=True)
+        await world.members(1)
+        assert node.sync.unsynced() == []
+        await put_bytes(await world.client("a"), "/f", b"x")
+
+    World(seed).run(scenario, seconds_max=60.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_lone_machine_with_a_given_key_waits_and_the_next_one_ends_the_waiting(seed: int) -> None:
     async def scenario(world: World) -> None:
         node = await world.start("a")

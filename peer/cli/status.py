@@ -5,7 +5,7 @@ from rich.text import Text
 
 from peer.cli.output import Output, plain_table
 from peer.cli.settings import Settings, Verb, pass_settings
-from peer.cli.text import count_text, size_text
+from peer.cli.text import count_text, printable, size_text
 from peer.cli.world import client_of
 from peer.client import ClusterStatus, MemberStatus
 from peer.real.loop import run
@@ -38,11 +38,11 @@ def show_status(output: Output, found: ClusterStatus) -> None:
     for member in found.members:
         own = member.status
         table.add_row(
-            Text(member.name),
+            Text(printable(member.name)),
             short(member.node_id),
             member.address,
             Text(member.state, style=STATE_STYLES[member.state]),
-            Text(member.zone or "-"),
+            Text(printable(member.zone) or "-"),
             str(member.weight),
             str(own.chunks) if own is not None else "?",
             size_text(own.chunk_bytes) if own is not None else "?",

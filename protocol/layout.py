@@ -130,9 +130,15 @@ class Layout:
         new = self.new_set(partition)
         return (self.old_set(partition),) if new is None else (self.old_set(partition), new)
 
-    def rows(self, which: int) -> Sequence[Row]:
-        """Return the owners of all partitions: the old sets for 0, for -1 those that are wanted (the same ones while stable)."""
-        return self._new if self.is_joint and which else self._old
+    @property
+    def old_rows(self) -> Sequence[Row]:
+        """The old sets of all partitions."""
+        return self._old
+
+    @property
+    def wanted_rows(self) -> Sequence[Row]:
+        """The sets of all partitions once no move is under way any more."""
+        return self._new if self.is_joint else self._old
 
     def replicas(self, partition: int) -> Row:
         """Return every replica of `partition` once, those of O first."""
@@ -289,9 +295,9 @@ def follows(parent: Layout, child: Layout) -> str | None:
         return "the founder changed"
     if parent.is_joint and child.is_joint:
         return "a joint layout is completed or taken back before the next one"
-    if parent.is_joint and child.rows(0) not in (parent.rows(0), parent.rows(-1)):
+    if parent.is_joint and child.old_rows not in (parent.old_rows, parent.wanted_rows):
         return "a joint layout becomes stable in all of O or all of W"
-    if not parent.is_joint and child.rows(0) != parent.rows(0):
+    if not parent.is_joint and child.old_rows != parent.old_rows:
         return "the old owners are not those of the layout before"
     changed = frozenset(parent.joint_partitions) | frozenset(child.joint_partitions)
     for partition, (before, after) in enumerate(zip(parent.stamps, child.stamps, strict=True)):

@@ -311,6 +311,18 @@ async def test_a_peer_that_is_not_admitted_is_told_why() -> None:
         assert not b.ups
 
 
+async def test_one_link_too_many_is_closed_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(request: Request, payload: memoryview) -> Served:
+        return Peers(()) if isinstance(request, PeersGet) else ChunkStored(())
+
+    async with sides(answer) as (a, b):
+        await a.links.request(b.node_id, PeersGet(4000), timeout_seconds=SECONDS)
+        monkeypatch.setattr("peer.links.LINKS_MAX", 1)
+        with pytest.raises(LinkLost, match="links already"):
+            await a.links.request(b.node_id, ChunkPut(4000, CHUNK, forward=False), b"x", timeout_seconds=SECONDS)
+        await a.links.request(b.node_id, PeersGet(4000), timeout_seconds=SECONDS)  # those that stand go on
+
+
 async def test_closing_leaves_no_task_and_no_link_behind() -> None:
     async def answer(request: Request, payload: memoryview) -> Served:
         await asyncio.sleep(30.0)

@@ -85,6 +85,21 @@ def test_who_would_found_dies_and_the_others_found_without_it(seed: int) -> None
     World(seed).run(scenario, seconds_max=120.0)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_nobody_is_admitted_beyond_the_limit_of_members(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peer.cluster.founder.limits.MEMBERS_MAX", 2)
+
+    async def scenario(world: World) -> None:
+        await world.found(("a", "b"))
+        late = await world.start("c")
+        await asyncio.sleep(60.0)
+        assert len(world.node("a").layout.members) == 2
+        assert late.layouts.current is None
+        await put_bytes(await world.client("b"), "/f", b"x")
+
+    World(seed).run(scenario)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_clusters_of_one_key_refuse_each_other_and_say_so(seed: int) -> None:
     async def scenario(world: World) -> None:

@@ -158,6 +158,8 @@ class Connection:
         self._output: list[Buffer] = []
         self._hello_deadline = now + limits.HANDSHAKE_SECONDS
         self._heard_at = now
+        self._frame_began_at: float | None = None
+        self._arriving_bytes = 0
         self._ping_sent_at: float | None = None
         self._ping_nonce = 0
         self._closed = False
@@ -176,14 +178,19 @@ class Connection:
             return []
         self._heard_at = now
         self._ping_sent_at = None
+        if self._frame_began_at is None:
+            self._frame_began_at = now
         events: list[Event] = []
         try:
             for frame in self._reader.buffer_updated(count):
+                self._frame_began_at = now  # of what follows it
                 self._take_frame(frame, now, events)
                 if events and isinstance(events[-1], Closed):
                     break
         except RemoteProtocolError as error:
             self._fail(error.code, error.reason, events)
+        if not self._reader.is_within_frame:
+            self._frame_began_at = None
         return events
 
     def receive(self, data: Buffer, now: float) -> list[Event]:
@@ -211,9 +218,13 @@ class Connection:
         if due is not None and now - due >= STALL_SECONDS:
             self._heard_at = now - PROBE_IDLE_SECONDS
             self._ping_sent_at = None
+            if self._frame_began_at is not None:
+                self._frame_began_at = now
         # Compared as `next_deadline` computes them: by differences, rounding could make a tick at its own deadline do nothing, for ever.
         if now >= self._heard_at + KEEPALIVE_SECONDS:
             self._fail(CloseCode.KEEPALIVE_TIMEOUT, f"nothing heard for {KEEPALIVE_SECONDS:.0f} s", events)
+        elif self._frame_began_at is not None and now >= self._frame_began_at + limits.FRAME_SECONDS:
+            self._fail(CloseCode.KEEPALIVE_TIMEOUT, f"a frame took longer than {limits.FRAME_SECONDS:.0f} s", events)
         elif self._ping_sent_at is None and now >= self._heard_at + PROBE_IDLE_SECONDS:
             self._ping_nonce = (self._ping_nonce + 1) & 0xFFFFFFFF
             self._ping_sent_at = now
@@ -226,9 +237,8 @@ class Connection:
             return None
         if self.peer is None:
             return self._hello_deadline
-        if self._ping_sent_at is None:
-            return self._heard_at + PROBE_IDLE_SECONDS
-        return self._heard_at + KEEPALIVE_SECONDS
+        due = self._heard_at + (PROBE_IDLE_SECONDS if self._ping_sent_at is None else KEEPALIVE_SECONDS)
+        return due if self._frame_began_at is None else min(due, self._frame_began_at + limits.FRAME_SECONDS)
 
     # -- output --------------------------------------------------------------
 
@@ -342,8 +352,11 @@ class Connection:
         self._closed = True
         for incoming in self._incoming.values():
             self._budget.give(incoming.payload_bytes)
+        self._budget.give(self._arriving_bytes)
         self._incoming.clear()
         self._outgoing.clear()
+        # Bytes that still come are written somewhere and never looked at; lengths of a refused frame must not be trusted by `get_buffer`.
+        self._reader = FrameReader(LinkKind.CTL, self._accept_payload)
 
     def _accept_payload(self, header: bytes, payload_bytes: int) -> bool:
         """Judge a frame with a payload before memory is taken for it."""
@@ -355,7 +368,12 @@ class Connection:
             raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "more payload than the credit allows")
         self._check_expected(message, request_id)
         self._window_in.out_bytes += payload_bytes
-        return isinstance(message, Answer) or self._budget.take(payload_bytes)
+        if isinstance(message, Answer):
+            return True
+        if not self._budget.take(payload_bytes):
+            return False
+        self._arriving_bytes = payload_bytes
+        return True
 
     def _take_frame(self, frame: Frame, now: float, events: list[Event]) -> None:
         message, request_id = self._early if self._early is not None else decode_header(frame.header)
@@ -436,7 +454,8 @@ class Connection:
             self.release(frame.discarded_bytes)
             self.send_answer(request_id, Failure(ErrorCode.BUSY, "out of payload memory", 0))
             return
-        self._incoming[request_id] = _Incoming(len(frame.payload))
+        self._incoming[request_id] = _Incoming(self._arriving_bytes)
+        self._arriving_bytes = 0
         deadline = now + message.deadline_milliseconds / 1000
         events.append(RequestArrived(request_id, message, frame.payload, deadline))
 

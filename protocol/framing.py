@@ -151,6 +151,11 @@ class FrameReader:
         return frames
 
     @property
+    def is_within_frame(self) -> bool:
+        """Whether a frame has begun and is not complete."""
+        return self._payload_bytes > 0 or self._start < self._end
+
+    @property
     def buffered_bytes(self) -> int:
         """Memory that the reader holds for unfinished frames."""
         return len(self._buffer) + len(self._payload)

@@ -25,6 +25,8 @@ HANDSHAKE_SECONDS = 5.0
 """From accepted connection to proven identity, and again to the peer's hello."""
 HALF_OPEN_MAX = 32
 HALF_OPEN_PER_ADDRESS_MAX = 16
+FRAME_SECONDS = 30.0
+"""From the first byte of a frame to its last, at either end: who is slower would hold memory for as long as it pleases."""
 DEADLINE_MILLISECONDS_MAX = 600_000
 """The longest deadline a request may carry."""
 

@@ -17,7 +17,7 @@ from protocol.connection import (
     RequestCancelled,
 )
 from protocol.errors import CloseCode, ErrorCode, LocalProtocolError
-from protocol.framing import frame_parts
+from protocol.framing import READ_BUFFER_BYTES, frame_parts
 from protocol.manifest import ChunkTag, chunk_id_of
 from protocol.messages import (
     Cancel,
@@ -312,6 +312,24 @@ def test_a_lost_link_gives_its_payload_memory_back():
     assert pair.b.lost("again") == []
 
 
+def test_a_link_lost_within_a_payload_gives_the_memory_back_that_was_taken_for_it():
+    pair = up(LinkKind.BULK, budget_bytes=5 * MIB)
+    message, payload = put(4 * MIB)
+    pair.b.receive(raw(message, 1, payload, LinkKind.BULK)[:-1], pair.now)
+    assert pair.budget.free_bytes == MIB
+    pair.b.lost("the client was killed")
+    assert pair.budget.free_bytes == 5 * MIB
+
+
+def test_what_follows_a_refused_length_takes_no_memory():
+    pair = up()
+    refused = b"\x94\xce\x40\x00\x00\x00\xce\x00\x00\x00\x00"
+    buffer = pair.b.get_buffer(1 << 20)
+    buffer[:] = refused + bytes(len(buffer) - len(refused))
+    assert closed(pair.b.buffer_updated(len(buffer), pair.now)).code is CloseCode.FRAME_TOO_LARGE
+    assert 0 < len(pair.b.get_buffer(1 << 20)) <= READ_BUFFER_BYTES  # a transport that is closing still reads
+
+
 @pytest.mark.parametrize(
     ("kind", "message", "payload"),
     [
@@ -347,6 +365,45 @@ def test_a_peer_that_answers_pings_stays():
         pair.b.tick(pair.now)
         pair.exchange()
     assert pair.events_a == [] == pair.events_b
+
+
+def drip(pair: ConnectionPair, frame: bytes, seconds: float) -> list:
+    """Send a byte of the frame each second; return what the receiver reports."""
+    events = []
+    while not events and pair.now < seconds:
+        events += pair.b.receive(frame[:1], pair.now)
+        frame = frame[1:]
+        pair.now += 1.0
+        events += pair.b.tick(pair.now)
+    return events
+
+
+def test_a_frame_that_comes_byte_by_byte_is_not_waited_for():
+    pair = up(LinkKind.BULK, budget_bytes=5 * MIB)
+    data = raw(put(4 * MIB)[0], 1, bytes(4 * MIB), LinkKind.BULK)
+    pair.b.receive(data[:1000], pair.now)
+    assert closed(drip(pair, data[1000:], 60.0)).code is CloseCode.KEEPALIVE_TIMEOUT
+    assert pair.now == limits.FRAME_SECONDS
+    assert pair.budget.free_bytes == 5 * MIB
+
+
+def test_many_frames_one_after_another_may_take_any_time():
+    pair = up()
+    ping = raw(Ping(1))
+    pair.b.receive(ping[:5], pair.now)
+    while pair.now < 3 * limits.FRAME_SECONDS:
+        pair.now += 1.0
+        assert pair.b.receive(ping[5:] + ping[:5], pair.now) == []  # each read ends within a frame, as those of a busy link do
+        assert pair.b.tick(pair.now) == []
+
+
+def test_a_side_that_stood_still_itself_does_not_blame_a_frame():
+    pair = up()
+    data = raw(Ping(1))
+    pair.b.receive(data[:5], pair.now)
+    pair.now += 2 * limits.FRAME_SECONDS
+    assert pair.b.tick(pair.now) == []
+    assert pair.b.receive(data[5:], pair.now) == []
 
 
 @given(st.floats(0, 1e9), st.integers(1, 8))

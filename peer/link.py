@@ -6,10 +6,12 @@ connections of both directions.
 
 Back-pressure, outward: nothing but small control frames is written while the transport asks to pause, and payloads wait for
 credit. Inward: at most REQUESTS_IN_FLIGHT_MAX requests are open, and a payload's credit is given back only when it has been dealt with.
+A peer that asks and does not read holds a bounded amount of memory, and loses its link.
 """
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -35,6 +37,10 @@ Served = Answer | tuple[Answer, Buffer]
 
 WRITE_BUFFER_BYTES = 1024 * 1024
 """Written and not yet taken by the kernel; beyond it the link waits."""
+UNREAD_BYTES_MAX = 64 * 1024
+"""Written all the same while the transport asks to pause: control frames and the like. A peer that reads none of so many is cut off."""
+PAYLOADS_SERVED_MAX = limits.PAYLOAD_CREDIT_BYTES // limits.CHUNK_BYTES_MAX
+"""Requests for a payload that are served at once: what they hold for a peer that does not read is no more than its credit."""
 CLOSE_SECONDS = 1.0
 """A closing link that cannot write its last frame is cut after so long."""
 
@@ -93,6 +99,8 @@ class Link(asyncio.BufferedProtocol):
         self._connection = Connection(owner.hello, kind, proven, budget, self._loop.time())
         self._timer: asyncio.TimerHandle | None = None
         self._cut_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._unread_bytes = 0
         self._up: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._was_up = False
@@ -100,6 +108,7 @@ class Link(asyncio.BufferedProtocol):
         self._writable = True
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._serving: dict[int, asyncio.Task[None]] = {}
+        self._payload_slots = asyncio.Semaphore(PAYLOADS_SERVED_MAX)
         self._room_waiters: list[asyncio.Future[None]] = []
 
     # -- for the owner -------------------------------------------------------
@@ -172,7 +181,10 @@ class Link(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self._flush()
-        self._arm()
+        if self._closed is None:
+            self._arm()
+        else:
+            self._close_transport()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go."""
@@ -189,19 +201,23 @@ class Link(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._handle(self._connection.lost(str(exc) if exc is not None else "the peer closed the connection"))
-        for timer in (self._timer, self._cut_timer):
+        for timer in (self._timer, self._cut_timer, self._unread_timer):
             if timer is not None:
                 timer.cancel()
         if not self._ended.done():
             self._ended.set_result(None)
 
     def pause_writing(self) -> None:
-        """Stop sending requests and answers."""
+        """Stop sending requests and answers, and give the peer time to read."""
         self._writable = False
+        self._unread_timer = self._loop.call_later(limits.FRAME_SECONDS, self._cut_off)
 
     def resume_writing(self) -> None:
         """Go on sending."""
         self._writable = True
+        self._unread_bytes = 0
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
         self._tell_room()
 
     # -- inside --------------------------------------------------------------
@@ -215,7 +231,7 @@ class Link(asyncio.BufferedProtocol):
                     self._take_answer(event)
                 case RequestCancelled():
                     task = self._serving.get(event.request_id)
-                    if task is not None:
+                    if task is not None and not task.cancelling():
                         task.cancel()
                 case PeerHello():
                     self._come_up()
@@ -253,21 +269,30 @@ class Link(asyncio.BufferedProtocol):
             self._flush()
 
     async def _serve(self, event: RequestArrived) -> None:
-        served: Served
+        async with self._payload_slots if event.message.ANSWER.PAYLOAD else nullcontext():
+            served = await self._served_in_time(event)
+            try:
+                async with asyncio.timeout_at(event.deadline):
+                    await self._answer(event.request_id, served)
+                return
+            except TimeoutError:
+                served = self._failure(ErrorCode.DEADLINE, "the deadline passed before there was room for the answer")
+        await self._answer(event.request_id, served)
+
+    async def _served_in_time(self, event: RequestArrived) -> Served:
         try:
             async with asyncio.timeout_at(event.deadline):
-                served = await self._owner.serve(self, event.message, event.payload, event.deadline)
+                return await self._owner.serve(self, event.message, event.payload, event.deadline)
         except Refused as refused:
-            served = self._failure(refused.code, refused.reason)
+            return self._failure(refused.code, refused.reason)
         except TimeoutError:
-            served = self._failure(ErrorCode.DEADLINE, "the deadline passed")
+            return self._failure(ErrorCode.DEADLINE, "the deadline passed")
         except StorageFailed as error:
             self._owner.failed(error)
-            served = self._failure(ErrorCode.INTERNAL, "the storage of this node failed")
+            return self._failure(ErrorCode.INTERNAL, "the storage of this node failed")
         except Exception as error:  # noqa: BLE001 - the boundary: a handler's bug must reach the node, and the peer an answer
             self._owner.failed(error)
-            served = self._failure(ErrorCode.INTERNAL, "this node failed")
-        await self._answer(event.request_id, served)
+            return self._failure(ErrorCode.INTERNAL, "this node failed")
 
     async def _answer(self, request_id: int, served: Served) -> None:
         message, payload = served if isinstance(served, tuple) else (served, b"")
@@ -305,7 +330,11 @@ class Link(asyncio.BufferedProtocol):
         if self._transport is not None and not self._transport.is_closing():
             output = self._connection.take_output()
             if output:
+                if not self._writable:
+                    self._unread_bytes += sum(len(part) for part in output)
                 self._transport.writelines(output)
+                if self._unread_bytes > UNREAD_BYTES_MAX:
+                    self._cut_off()
 
     def _arm(self) -> None:
         deadline = self._connection.next_deadline()
@@ -316,12 +345,21 @@ class Link(asyncio.BufferedProtocol):
         self._handle(self._connection.tick(self._loop.time()))
         self._arm()
 
-    def _end(self, closed: Closed) -> None:
-        self._closed = closed
-        self._flush()
+    def _cut_off(self) -> None:
+        """End the link to a peer that does not read: what is written cannot reach it."""
+        self.close(CloseCode.OVERLOADED, "the peer does not read what it is sent")
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _close_transport(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
             self._cut_timer = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
+
+    def _end(self, closed: Closed) -> None:
+        self._closed = closed
+        self._flush()
+        self._close_transport()
         lost = LinkLost(f"the link to {short(self.proven)} has ended: {closed.reason or closed.code.name}")
         if not self._up.done():
             self._up.set_exception(lost)

@@ -27,7 +27,7 @@ from protocol.messages import Carrier, Hello, LinkKind, Request, Role
 ADDRESS_BOOK_MAX = 4 * limits.MEMBERS_MAX
 """Nodes whose addresses are remembered in memory; the oldest are forgotten first."""
 LINKS_MAX = 4 * limits.MEMBERS_MAX
-"""Links at one time: two to each member, and as many for clients. One more is closed with OVERLOADED."""
+"""Links at one time, those without a hello included: two to each member, and as many for clients. One more is closed with OVERLOADED."""
 SURPLUS_LINK_SECONDS = 1.0
 """A surplus link lives on for so long at least: requests of the peer may still be on their way."""
 
@@ -144,7 +144,10 @@ class Links:
 
     def accept(self, proven: NodeId) -> Link:
         """Return the protocol for a connection that a proven peer has made to this process."""
-        return self._make(None, proven, dialled=False)
+        link = self._make(None, proven, dialled=False)
+        if len(self._every) > LINKS_MAX:
+            link.close(CloseCode.OVERLOADED, f"this node has {LINKS_MAX} links already")
+        return link
 
     async def close(self) -> None:
         """Close all links."""
@@ -178,8 +181,6 @@ class Links:
     def link_up(self, link: Link) -> None:
         """Take a link whose hello has arrived, or close it."""
         refusal = self._host.admit(link.peer)
-        if refusal is None and not link.dialled and len(self._every) > LINKS_MAX:
-            refusal = CloseCode.OVERLOADED, f"this node has {LINKS_MAX} links already"
         if refusal is not None:
             link.close(*refusal)
             return

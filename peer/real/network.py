@@ -173,6 +173,8 @@ class RealListener:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(limits.HANDSHAKE_SECONDS):
                 await self._loop.connect_accepted_socket(lambda: gate, connection, ssl=self._context)
+            if gate.protocol is None:
+                self._note_stranger(host, "it proves no node identity")
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             self._note_stranger(host, getattr(error, "reason", None) or str(error) or "no handshake in time")
         finally:

@@ -115,6 +115,7 @@ class Node:
         self._on_event = on_event
         self._notices: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._announced: dict[NodeId, LayoutAnnounce] = {}
         self._members_told = 0
         self._capacity_bytes = config.capacity_bytes
         self._stopping = False
@@ -314,7 +315,7 @@ class Node:
             case PartitionPull():
                 return await self.row_service.pull(request)
             case LayoutAnnounce():
-                self._spawn(self._hear_of_layout(peer, request.cluster_id, request.version))
+                self._take_announcement(peer, request)
                 return Done()
             case SyncReport():
                 self.decider.take_report(peer.node_id, request.version, unpack_partitions(request.partitions))
@@ -401,6 +402,20 @@ class Node:
         await self.system.remember_peer(peer.node_id, peer.name, peer.addresses)
         await self._hear_of_layout(peer, peer.cluster_id, peer.layout_version)
         await self.explorer.exchange(peer.node_id)
+
+    def _take_announcement(self, peer: Hello, announcement: LayoutAnnounce) -> None:
+        """Deal with the announcements of a peer one at a time: of those that come meanwhile the last one counts."""
+        is_busy = peer.node_id in self._announced
+        self._announced[peer.node_id] = announcement
+        if not is_busy:
+            self._spawn(self._hear_announcements(peer))
+
+    async def _hear_announcements(self, peer: Hello) -> None:
+        heard = None
+        while heard is not (announced := self._announced[peer.node_id]):
+            heard = announced
+            await self._hear_of_layout(peer, announced.cluster_id, announced.version)
+        del self._announced[peer.node_id]
 
     async def _hear_of_layout(self, peer: Hello, cluster_id: bytes, version: int) -> None:
         """A peer has a layout: catch up if it is ours, join if it names this node, refuse if it is foreign."""

@@ -12,7 +12,7 @@ from peer.links import Links
 from protocol.errors import CloseCode, ErrorCode
 from protocol.hashing import plain_hash
 from protocol.identity import node_id_of
-from protocol.messages import MESSAGES, Hello, LinkKind, Request
+from protocol.messages import MESSAGES, Hello, LayoutAnnounce, LinkKind, Request
 from protocol.testing.pair import some_hello
 from protocol.testing.strategies import messages_of
 from sims.network import SimNetwork
@@ -89,5 +89,23 @@ def test_every_valid_request_is_answered_and_none_stops_the_node(asked, together
             for each in asked:
                 await ask(*each)
         return failures
+
+    World(1).run(scenario)
+
+
+def test_announcements_without_end_are_heard_one_at_a_time() -> None:
+    async def scenario(world: World) -> None:
+        node = await world.start("a", found=True)
+        await world.members(1)
+        idle = len(node._tasks)
+        await world.on("stranger#1", lambda: announce(world, node.layouts.current.cluster_id))
+        assert len(node._tasks) <= idle + 5
+        assert not node.failed.done(), node.failed
+
+    async def announce(world: World, cluster_id: bytes) -> None:
+        stranger = Stranger(world, "stranger#1")
+        target = (await stranger.links.meet(f"a:{PORT}")).node_id
+        for version in range(2, 302):  # of layouts that nobody has: the node asks for each, and the stranger does not answer
+            await stranger.links.request(target, LayoutAnnounce(1000, cluster_id, version, bytes(16)), timeout_seconds=30.0)
 
     World(1).run(scenario)

@@ -44,10 +44,15 @@ class AlreadyThere(ShoalError):
 
 
 class OutcomeUnknown(ShoalError):
-    """The change may or may not take effect; the same command again is safe."""
+    """The change may or may not take effect; the same again is safe, and with the same `op_id` takes effect once at most."""
 
     exit_code = 6
     code = "outcome-unknown"
+
+    def __init__(self, text: str, op_id: bytes = b"") -> None:
+        super().__init__(text)
+        self.op_id = op_id
+        """Of the operation that was tried."""
 
 
 class DataLost(ShoalError):
@@ -69,6 +74,14 @@ class StorageFailed(ShoalError):
 
     exit_code = 75
     code = "storage-failed"
+
+
+class LocalFault(ShoalError):
+    """A file of this machine could not be read or written."""
+
+
+class SourceChanged(ShoalError):
+    """The source did not have the bytes that it was said to have; nothing was changed."""
 
 
 class LinkLost(Exception):

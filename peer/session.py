@@ -1,7 +1,7 @@
 """A client's side of the cluster: links to members, the layout, and nothing that lasts.
 
 Owns how a client finds its way in (a few addresses, then whom those know) and how it keeps a layout. It proves itself with an
-ephemeral certificate and says `role=client`: it is never placed, counted or dialled. `peer.client.Client` does the work over it.
+ephemeral certificate and says `role=client`: it is never placed, counted or dialled. `peer.files.operations` does the work over it.
 """
 
 import asyncio

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
 
-from peer.client import Client
 from peer.config import NodeConfig
+from peer.files.operations import Operations
 from peer.node import Node, NodeEvent
 from peer.seams import ClientEnv, Env
 from peer.session import Session, connect
@@ -128,7 +128,7 @@ class World:
 
     # -- clients -------------------------------------------------------------
 
-    async def client(self, name: str) -> Client:
+    async def client(self, name: str) -> Operations:
         """Return a client that enters the cluster through the node of machine `name`."""
         self._clients += 1
         host = f"client{self._clients}#1"
@@ -138,7 +138,7 @@ class World:
         session: Session = await self.on(
             host, lambda: connect(env, [f"{name}:{PORT}"], name=host, timeout_seconds=10.0)
         )
-        return Client(session)
+        return Operations(session)
 
     # -- inside --------------------------------------------------------------
 

@@ -25,7 +25,7 @@ MACHINE_MODULES = frozenset(
     "time secrets uuid os socket ssl select selectors signal threading multiprocessing subprocess sqlite3 "
     "concurrent fcntl shutil tempfile pathlib io glob queue sched".split()
 )
-"""The machine itself: for `peer/real` and `peer/cli` alone."""
+"""The machine itself: for `peer/real`, and the outer shells `peer/client` and `peer/cli`, alone."""
 REFUSED_ATTRIBUTES = {
     "run_in_executor": "work leaves the loop through Compute",
     "to_thread": "work leaves the loop through Compute",
@@ -41,7 +41,7 @@ def is_in(module: str, *folders: str) -> bool:
 
 
 def is_machine(module: str) -> bool:
-    return is_in(module, "peer/real", "peer/cli")
+    return is_in(module, "peer/real", "peer/client", "peer/cli")
 
 
 def tree_of(module: str) -> ast.Module:
@@ -67,6 +67,8 @@ def may_import(module: str, name: str) -> bool:
         return False
     if top == "peer" and f"{name}.".startswith("peer.cli.") and not is_in(module, "peer/cli"):
         return False
+    if top == "peer" and f"{name}.".startswith("peer.client.") and not is_in(module, "peer/client", "peer/cli"):
+        return module == "peer/__init__.py"
     if top == "peer" and f"{name}.".startswith("peer.real.") and not is_machine(module):
         return False
     if is_in(module, "protocol"):
@@ -169,7 +171,10 @@ def test_the_law_lets_an_innocent_name_pass(text: str) -> None:
         ("peer/node.py", "msgpack"),
         ("peer/real/disk.py", "peer.node"),
         ("peer/real/disk.py", "peer.cli.world"),
+        ("peer/node.py", "peer.client.reach"),
+        ("peer/client/reach.py", "peer.cli.world"),
         ("peer/cli/main.py", "sims.world"),
+        ("sims/world.py", "peer.client.asynchronous"),
         ("sims/world.py", "peer.real.disk"),
         ("sims/world.py", "os.path"),
         ("peer/node.py", ".links"),
@@ -189,7 +194,10 @@ def test_the_law_refuses_an_import(module: str, name: str) -> None:
         ("peer/real/disk.py", "os"),
         ("peer/real/discovery.py", "zeroconf"),
         ("peer/cli/world.py", "peer.real.storage"),
-        ("sims/world.py", "peer.client.Client"),
+        ("sims/world.py", "peer.files.operations.Operations"),
+        ("peer/__init__.py", "peer.client.asynchronous.Client"),
+        ("peer/cli/world.py", "peer.client.asynchronous.Client"),
+        ("peer/client/reach.py", "peer.real.network"),
         ("sims/world.py", "peer.node"),
         ("sims/world.py", "random.Random"),
     ],

@@ -11,8 +11,6 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
@@ -24,10 +22,9 @@ from peer.cli.local_nodes import LocalNode, LocalNodes
 from peer.cli.output import Output
 from peer.cli.settings import Settings, Verb, pass_settings
 from peer.cli.text import size_text
-from peer.cli.transfer import Download, Upload, get_file, put_file
-from peer.cli.world import open_session
-from peer.client import ChunkPlace, Client
+from peer.client.asynchronous import Client
 from peer.errors import ShoalError, WrongUsage
+from peer.files.entries import ChunkPlace
 from peer.real.keys import ClusterKey
 from peer.real.loop import run
 
@@ -38,7 +35,6 @@ MADE_BYTES = 64 * 1024 * 1024
 BLOCK_BYTES = 1024 * 1024
 START_SECONDS = 60.0
 RETURN_SECONDS = 60.0
-CONNECT_SECONDS = 10.0
 CHUNKS_SHOWN = 8
 
 
@@ -109,9 +105,8 @@ class Demo:
         self._say(f"Read every byte back through {survivor.name}, as a client that has never heard of {victim.name}'s end.")
         began_at = time.monotonic()
         copy = folder / "copy.bin"
-        async with client_at(nodes.key, survivor) as client:
-            entry = (await client.stat(remote)).entry
-            await get_file(client, Download(entry, copy), lambda count: None)
+        async with Client.connect(survivor.address, key=nodes.key.text) as client:
+            await client.get_file(remote, copy)
         seconds = time.monotonic() - began_at
         if copy.stat().st_size != size or await asyncio.to_thread(digest_of, copy) != digest:
             raise ShoalError(f"what came back is not what went in: see {copy}")
@@ -128,9 +123,9 @@ class Demo:
 
     async def _put(self, nodes: LocalNodes, source: Path, remote: str, size: int) -> list[ChunkPlace]:
         began_at = time.monotonic()
-        async with client_at(nodes.key, nodes.nodes[0]) as client:
+        async with Client.connect(nodes.nodes[0].address, key=nodes.key.text) as client:
             with self._output.transfer("put", size) as bar:
-                result = await put_file(client, Upload(str(source), remote), bar)
+                result = await client.put_file(source, remote, on_progress=bar)
             seconds = time.monotonic() - began_at
             self._tell(
                 f"Done in {seconds:.1f} s ({size_text(size / seconds)}/s): version {result.version}, "
@@ -145,7 +140,7 @@ class Demo:
         return places
 
     async def _wait_until_alive(self, key: ClusterKey, asked: LocalNode, returned: LocalNode) -> None:
-        async with client_at(key, asked) as client, asyncio.timeout(RETURN_SECONDS):
+        async with Client.connect(asked.address, key=key.text) as client, asyncio.timeout(RETURN_SECONDS):
             while True:
                 status = await client.status()
                 alive = [member.node_id.hex() for member in status.members if member.state == "alive"]
@@ -161,16 +156,6 @@ class Demo:
     def _tell(self, text: str) -> None:
         if not self._output.is_json:
             self._output.console.print(Text(text))
-
-
-@asynccontextmanager
-async def client_at(key: ClusterKey, node: LocalNode) -> AsyncIterator[Client]:
-    """Yield a client that enters the cluster through `node`."""
-    session = await open_session(key, [node.address], CONNECT_SECONDS)
-    try:
-        yield Client(session)
-    finally:
-        await session.close()
 
 
 def make_file(path: Path) -> Path:

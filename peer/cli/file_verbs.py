@@ -13,17 +13,14 @@ from peer.cli.transfer import (
     Download,
     Upload,
     for_each,
-    get_file,
-    get_pipe,
     is_remote_folder,
     plan_downloads,
     plan_uploads,
-    put_file,
-    put_pipe,
 )
 from peer.cli.world import client_of
-from peer.client import ChunkPlace, Entry, PutResult, Stat
+from peer.client.local_files import get_file, get_pipe, put_file, put_pipe
 from peer.errors import AlreadyThere, WrongUsage
+from peer.files.entries import ChunkPlace, Entry, PutResult, Stat
 from peer.real.loop import run
 from protocol.paths import ROOT, normalise
 
@@ -73,7 +70,7 @@ def put(settings: Settings, recursive: bool, local: tuple[str, ...], remote: str
                     if upload.local == "-":
                         result = await put_pipe(client, STDIN, upload.remote, bar)
                     else:
-                        result = await put_file(client, upload, bar)
+                        result = await put_file(client, Path(upload.local), upload.remote, bar)
                     output.result(put_document(result), put_text(result))
 
                 return await for_each(plan, store, output.error)
@@ -105,12 +102,12 @@ def get(settings: Settings, recursive: bool, remote: tuple[str, ...], local: str
                 return None
             single = None
             if len(paths) == 1 and paths[0] != ROOT:
-                single = (await client.stat(paths[0])).entry
+                single = await client.entry(paths[0])
             size = single.size if single is not None and single.type == "file" else None
             with output.transfer("get", size) as bar:
 
                 async def fetch(download: Download) -> None:
-                    entry = await get_file(client, download, bar)
+                    entry = await get_file(client, download.entry, download.local, bar)
                     document = {**entry_document(entry), "local": str(download.local)}
                     output.result(document, f"{printable(f'{entry.path} -> {download.local}')}  {size_text(entry.size)}  verified")
 

@@ -10,7 +10,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 
-from peer.cli.home_files import KEY_FILE, write_key
+from peer.client.home_files import KEY_FILE, write_key
 from peer.errors import ShoalError
 from peer.real.keys import ClusterKey, new_key
 

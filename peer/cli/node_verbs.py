@@ -11,11 +11,12 @@ from pathlib import Path
 
 import click
 
-from peer.cli.home_files import KEY_FILE, key_for_node, key_text, parsed, remove_node_file, write_key, write_node_file
 from peer.cli.output import Output
 from peer.cli.settings import Settings, Verb, VerbGroup, pass_settings
-from peer.cli.text import checked_address, size_of
+from peer.cli.text import size_of
 from peer.cli.world import build_node_world, discovery_on
+from peer.client.home_files import KEY_FILE, key_for_node, key_text, parsed, remove_node_file, write_key, write_node_file
+from peer.client.reach import checked_address
 from peer.config import NodeConfig
 from peer.errors import ConnectFailed, NoSuchPath, NotAllowed, ShoalError, StoreCorrupt, WrongUsage
 from peer.node import KeyRefused, MembersChanged, Node, NodeEvent, Notice, Ready

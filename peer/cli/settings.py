@@ -4,14 +4,14 @@ Owns `Settings` (one per invocation, in click's context object) and the class of
 """
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import platformdirs
+
+from peer.client.home_files import default_home
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Settings:
     @property
     def home(self) -> Path:
         """The folder of key, node address and data."""
-        return Path(self.home_given or os.environ.get("SHOAL_HOME", "") or platformdirs.user_data_dir("shoal", appauthor=False))
+        return Path(self.home_given) if self.home_given else default_home()
 
 
 def settings_of(context: click.Context) -> Settings:

@@ -7,7 +7,7 @@ from peer.cli.output import Output, plain_table
 from peer.cli.settings import Settings, Verb, pass_settings
 from peer.cli.text import count_text, printable, size_text
 from peer.cli.world import client_of
-from peer.client import ClusterStatus, MemberStatus
+from peer.files.cluster_status import ClusterStatus, MemberStatus
 from peer.real.loop import run
 from protocol.identity import short
 

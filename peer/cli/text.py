@@ -3,8 +3,6 @@
 import re
 from datetime import datetime
 
-from peer.errors import WrongUsage
-
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?B?)", re.IGNORECASE)
 _RANGE = re.compile(r"(\d+)-(\d*)")
@@ -72,14 +70,3 @@ def mode_text(mode: int, kind: str) -> str:
     """Return permissions as `ls` shows them."""
     bits = "".join(letter if mode >> (8 - index) & 1 else "-" for index, letter in enumerate("rwxrwxrwx"))
     return ("d" if kind == "dir" else "-") + bits
-
-
-def checked_address(text: str, option: str) -> str:
-    """Return `text` if it is HOST:PORT.
-
-    Raises: WrongUsage.
-    """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise WrongUsage(f"{option} {text}: an address is HOST:PORT, like 192.168.1.5:7400")
-    return text

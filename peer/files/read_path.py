@@ -65,6 +65,18 @@ class ChunkReader:
                 task.cancel()
             await asyncio.gather(*(task for _, task in window), return_exceptions=True)
 
+    async def manifest_ids(self, content: Content) -> AsyncIterator[ChunkId]:
+        """Yield the ids of the manifests, the outer one first.
+
+        Raises: DataLost, Unavailable.
+        """
+        level: Sequence[ChunkId] = content.chunks
+        for remaining in range(content.depth, 0, -1):
+            for chunk_id in level:
+                yield chunk_id
+            if remaining > 1:
+                level = await self._manifest(level[0])
+
     async def chunk_ids(self, content: Content, first: int = 0) -> AsyncIterator[ChunkId]:
         """Yield the ids of the data chunks from number `first` on, reading manifests as they are needed.
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from peer.errors import LinkLost, RequestFailed, ShoalError, Unavailable
+from peer.errors import LinkLost, RequestFailed, ShoalError, SourceChanged, Unavailable
 from peer.files.access import RETRY_SECONDS, STORE_SECONDS, Access, milliseconds
 from protocol import limits
 from protocol.errors import ErrorCode
@@ -47,10 +47,6 @@ class Stored:
     """Everybody who was counted."""
     copies: int | None
     """Copies of the chunk that has the fewest; None when there are no chunks."""
-
-
-class SourceChanged(ShoalError):
-    """The source did not have the bytes that it was said to have; nothing was changed."""
 
 
 async def store_content(access: Access, read: Read, size: int | None, progress: Progress) -> Stored:

@@ -14,7 +14,12 @@ else:
     _new_event_loop = uvloop.new_event_loop
 
 
+def new_runner() -> asyncio.Runner:
+    """Return a runner with the loop of this process."""
+    return asyncio.Runner(loop_factory=_new_event_loop)
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run `main` to its end and return its result."""
-    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+    with new_runner() as runner:
         return runner.run(main)

@@ -9,11 +9,9 @@ from random import Random
 
 import pytest
 
-from peer.client import Client
 from peer.errors import OutcomeUnknown, ShoalError, Unavailable
+from peer.files.operations import Operations
 from protocol.manifest import KIB
-from sims.workload import get_bytes as get
-from sims.workload import put_bytes as put
 from sims.world import World
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -21,7 +19,7 @@ SEEDS = range(100)
 FEW_SEEDS = range(25)
 
 
-async def names_in(client: Client, folder: str) -> list[str]:
+async def names_in(client: Operations, folder: str) -> list[str]:
     return [entry.name async for entry in client.list(folder)]
 
 
@@ -47,16 +45,16 @@ def test_a_file_survives_a_crash_and_the_node_comes_back(seed: int) -> None:
     async def scenario(world: World) -> None:
         await world.found(NAMES)
         client = await world.client(other)
-        assert (await put(client, "/films/big", big)).copies >= 3
-        assert (await put(client, "/films/small", small)).copies >= 3
+        assert (await client.put_bytes("/films/big", big)).copies >= 3
+        assert (await client.put_bytes("/films/small", small)).copies >= 3
         world.crash(victim)
-        assert await get(await world.client(third), "/films/big") == big
+        assert await (await world.client(third)).get_bytes("/films/big") == big
         changed = small[::-1]
-        assert (await put(client, "/films/small", changed)).copies >= 3
+        assert (await client.put_bytes("/films/small", changed)).copies >= 3
         await world.restart(victim)
         returned = await world.client(victim)
-        assert await get(returned, "/films/small") == changed
-        assert await get(returned, "/films/big") == big
+        assert await returned.get_bytes("/films/small") == changed
+        assert await returned.get_bytes("/films/big") == big
         assert await names_in(returned, "/films") == ["big", "small"]
 
     World(seed).run(scenario)
@@ -70,13 +68,13 @@ def test_what_was_acknowledged_is_there_after_all_lost_power_at_once(seed: int) 
     async def scenario(world: World) -> None:
         await world.found(NAMES)
         client = await world.client(choice.choice(NAMES))
-        await put(client, "/last", data)
+        await client.put_bytes("/last", data)
         for name in NAMES:
             world.crash(name)
         for name in choice.sample(NAMES, 5):
             await world.restart(name)
         reader = await world.client(choice.choice(NAMES))
-        assert await again(lambda: get(reader, "/last")) == data
+        assert await again(lambda: reader.get_bytes("/last")) == data
 
     World(seed).run(scenario)
 
@@ -90,8 +88,8 @@ def test_a_put_during_which_a_node_crashes_is_whole_or_absent(seed: int) -> None
     async def scenario(world: World) -> None:
         await world.found(NAMES)
         client = await world.client(other)
-        await put(client, "/f", old)
-        overwriting = asyncio.get_running_loop().create_task(put(client, "/f", new))
+        await client.put_bytes("/f", old)
+        overwriting = asyncio.get_running_loop().create_task(client.put_bytes("/f", new))
         await asyncio.sleep(choice.uniform(0.0, 0.08))
         world.crash(victim)
         committed = True
@@ -99,10 +97,10 @@ def test_a_put_during_which_a_node_crashes_is_whole_or_absent(seed: int) -> None
             await overwriting
         except ShoalError:
             committed = False
-        found = await get(await world.client(other), "/f")
+        found = await (await world.client(other)).get_bytes("/f")
         assert found == new if committed else found in (old, new)
         await world.restart(victim)
-        assert await again(lambda: get(client, "/f")) == found
+        assert await again(lambda: client.get_bytes("/f")) == found
 
     World(seed).run(scenario)
 
@@ -116,12 +114,12 @@ def test_with_two_of_five_lost_reads_and_writes_go_on(seed: int) -> None:
     async def scenario(world: World) -> None:
         await world.found(NAMES)
         client = await world.client(other)
-        await put(client, "/f", data)
+        await client.put_bytes("/f", data)
         world.crash(one)
         world.crash(two)
-        assert await get(client, "/f") == data
-        assert (await put(client, "/g", data[::-1])).copies == 3
-        assert await get(client, "/g") == data[::-1]
+        assert await client.get_bytes("/f") == data
+        assert (await client.put_bytes("/g", data[::-1])).copies == 3
+        assert await client.get_bytes("/g") == data[::-1]
 
     World(seed).run(scenario)
 
@@ -136,9 +134,9 @@ def test_three_nodes_with_one_down_say_two_copies_and_the_third_is_made_when_it_
     async def scenario(world: World) -> None:
         await world.found(names)
         client = await world.client(other)
-        assert (await put(client, "/before", data)).copies == 3
+        assert (await client.put_bytes("/before", data)).copies == 3
         world.crash(victim)
-        assert (await put(client, "/while", data[::-1])).copies == 2
+        assert (await client.put_bytes("/while", data[::-1])).copies == 2
         await world.restart(victim)
         while (await client.stat("/while")).copies < 3:
             await asyncio.sleep(1.0)
@@ -155,18 +153,18 @@ def test_the_minority_refuses_writes_and_the_majority_goes_on(seed: int) -> None
     async def scenario(world: World) -> None:
         await world.found(NAMES)
         inside, outside = await world.client(rest[0]), await world.client(cut_off[0])
-        await put(outside, "/before", b"before")
+        await outside.put_bytes("/before", b"before")
         islands = [*cut_off, "client2"], [*rest, "client1"]
         for left in islands[0]:
             for right in islands[1]:
                 world.lan.cut(left, right)
                 world.lan.cut(right, left)
         with pytest.raises((Unavailable, OutcomeUnknown)):
-            await put(outside, "/minority", b"x")
-        assert (await put(inside, "/majority", b"y" * 100_000)).copies >= 3
-        assert await get(inside, "/before") == b"before"
+            await outside.put_bytes("/minority", b"x")
+        assert (await inside.put_bytes("/majority", b"y" * 100_000)).copies >= 3
+        assert await inside.get_bytes("/before") == b"before"
         world.lan.heal()
-        assert await again(lambda: get(outside, "/majority")) == b"y" * 100_000
+        assert await again(lambda: outside.get_bytes("/majority")) == b"y" * 100_000
 
     World(seed).run(scenario)
 
@@ -182,7 +180,7 @@ def test_files_are_read_and_written_while_nodes_join_and_the_joiner_crashes(seed
         written: dict[str, bytes] = {}
         for index in range(12):
             path, content = f"/d{index % 3}/{index}", data[: choice.randrange(1, len(data))]
-            await again(lambda: put(client, path, content))  # noqa: B023  # awaited in this round
+            await again(lambda: client.put_bytes(path, content))  # noqa: B023  # awaited in this round
             written[path] = content
             if index == 3:
                 await world.start("d")
@@ -196,7 +194,7 @@ def test_files_are_read_and_written_while_nodes_join_and_the_joiner_crashes(seed
         for name in NAMES:
             reader = await world.client(name)
             for path, content in written.items():
-                assert await get(reader, path) == content, (name, path)
+                assert await reader.get_bytes(path) == content, (name, path)
 
     World(seed).run(scenario)
 
@@ -207,7 +205,7 @@ def test_concurrent_puts_are_both_kept_and_shown(seed: int) -> None:
         await world.found(NAMES)
         both_have_begun = asyncio.Barrier(2)  # what a put supersedes is fixed before its source is read
 
-        async def overlapping(client: Client, data: bytes) -> None:
+        async def overlapping(client: Operations, data: bytes) -> None:
             pieces = [data]
 
             async def read(count: int) -> bytes:
@@ -221,10 +219,10 @@ def test_concurrent_puts_are_both_kept_and_shown(seed: int) -> None:
         await asyncio.gather(overlapping(one, b"from one"), overlapping(two, b"from two"))
         reader = await world.client("c")
         entries = [entry async for entry in reader.list("/")]
-        assert {await get(reader, entry.path) for entry in entries} == {b"from one", b"from two"}
+        assert {await reader.get_bytes(entry.path) for entry in entries} == {b"from one", b"from two"}
         assert sum(entry.conflict for entry in entries) == 1
         assert len((await reader.stat("/f.txt")).conflicts) == 1
-        await put(reader, "/f.txt", b"resolved")
+        await reader.put_bytes("/f.txt", b"resolved")
         assert await names_in(reader, "/") == ["f.txt"]
 
     World(seed).run(scenario)
@@ -238,7 +236,7 @@ def test_a_removed_file_stays_removed_when_a_node_returns_that_missed_it(seed: i
     async def scenario(world: World) -> None:
         await world.found(NAMES)
         client = await world.client(other)
-        await put(client, "/d/f", b"x" * 10_000)
+        await client.put_bytes("/d/f", b"x" * 10_000)
         world.crash(victim)
         assert await client.remove("/d", recursive=True) == 2
         await world.restart(victim)
@@ -253,7 +251,7 @@ def test_a_removed_file_stays_removed_when_a_node_returns_that_missed_it(seed: i
 def test_the_same_seed_is_the_same_run(seed: int) -> None:
     async def scenario(world: World) -> tuple[float, int, str]:
         await world.found(NAMES)
-        result = await put(await world.client("b"), "/f", bytes(300 * KIB))
+        result = await (await world.client("b")).put_bytes("/f", bytes(300 * KIB))
         world.crash("c")
         await world.restart("c")
         return world.loop.time(), world.loop.steps, result.version

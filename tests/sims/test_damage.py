@@ -10,8 +10,6 @@ from peer.errors import ShoalError, StorageFailed
 from peer.store.chunks import ChunkCorrupt
 from protocol.manifest import KIB
 from protocol.paths import row_partition
-from sims.workload import get_bytes as get
-from sims.workload import put_bytes as put
 from sims.world import World
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -26,14 +24,14 @@ def test_a_chunk_that_rotted_on_two_of_three_disks_is_read_from_the_third_and_he
     async def scenario(world: World) -> None:
         await world.found(NAMES)
         client = await world.client("a")
-        await put(client, "/f", data)
+        await client.put_bytes("/f", data)
         (place,) = [place async for place in client.where("/f")]
         assert len(place.nodes) == 3
         damaged = choice.sample(place.nodes, 2)
         for name in damaged:
             world.machines[name].storage.rot(place.chunk_id.hex(), choice)
         for name in NAMES:
-            assert await get(await world.client(name), "/f") == data
+            assert await (await world.client(name)).get_bytes("/f") == data
         for name in damaged:  # whatever no reader has come across: nothing looks for damage by itself yet
             with suppress(ChunkCorrupt):
                 await world.node(name).chunks.get(place.chunk_id)
@@ -54,16 +52,16 @@ def test_a_row_that_rotted_is_no_vote_and_is_healed_from_the_others(seed: int) -
     async def scenario(world: World) -> None:
         await world.found(NAMES)
         client = await world.client("a")
-        await put(client, "/f", b"one")
+        await client.put_bytes("/f", b"one")
         layout = world.node("a").layout
         victim = choice.choice([layout.members[node_id].name for node_id in layout.replicas(row_partition("/f"))])
         node = world.node(victim)
         await asyncio.sleep(1.0)  # the acknowledgement needed three of five
         before = await node.rows.get("/f")
         world.machines[victim].storage.rot_row("/f", choice)
-        assert await get(client, "/f") == b"one"
-        await put(client, "/f", b"two")
-        assert await get(await world.client(victim), "/f") == b"two"
+        assert await client.get_bytes("/f") == b"one"
+        await client.put_bytes("/f", b"two")
+        assert await (await world.client(victim)).get_bytes("/f") == b"two"
         await asyncio.sleep(20.0)
         healed = await node.rows.get("/f")
         assert healed is not None
@@ -87,12 +85,12 @@ def test_a_failed_sync_stops_the_node_and_the_put_goes_on_without_it(seed: int) 
         written = 0
         while not node.failed.done():  # sooner or later it is a home
             assert written < 10
-            await put(client, f"/{written}", data[written:])
+            await client.put_bytes(f"/{written}", data[written:])
             written += 1
         assert isinstance(node.failed.exception(), StorageFailed)
         world.crash(victim)
         for index in range(written):
-            assert await get(client, f"/{index}") == data[index:]
+            assert await client.get_bytes(f"/{index}") == data[index:]
         async for place in client.where(f"/{written - 1}"):
             assert len(place.nodes) >= 3
             assert victim not in place.nodes
@@ -109,16 +107,16 @@ def test_a_home_that_has_stalled_is_passed_over(seed: int) -> None:
     async def scenario(world: World) -> None:
         await world.found(NAMES)
         client = await world.client(other)
-        await put(client, "/f", data)
+        await client.put_bytes("/f", data)
         for name in (*NAMES, "client1"):
             if name != victim:
                 world.lan.cut(victim, name)  # it hears everything and is heard by nobody
         loop = asyncio.get_running_loop()
         began_at = loop.time()
-        assert await get(client, "/f") == data
-        await put(client, "/g", data[::-1])
+        assert await client.get_bytes("/f") == data
+        await client.put_bytes("/g", data[::-1])
         assert loop.time() - began_at < 40.0
-        assert await get(client, "/g") == data[::-1]
+        assert await client.get_bytes("/g") == data[::-1]
 
     World(seed).run(scenario)
 
@@ -133,7 +131,7 @@ def test_a_node_that_lost_a_database_returns_as_another_and_votes_for_nothing_it
     async def scenario(world: World) -> None:
         await world.found(NAMES)
         client = await world.client(other)
-        await put(client, "/d/f", data)
+        await client.put_bytes("/d/f", data)
         before = world.node(victim).node_id
         chunks = world.node(victim).chunks.count
         world.crash(victim)
@@ -142,11 +140,11 @@ def test_a_node_that_lost_a_database_returns_as_another_and_votes_for_nothing_it
         assert world.node(victim).node_id != before
         assert world.node(victim).chunks.count == chunks
         await world.members(6)
-        assert await get(await world.client(victim), "/d/f") == data
+        assert await (await world.client(victim)).get_bytes("/d/f") == data
         try:
-            await put(client, "/d/g", data[::-1])
+            await client.put_bytes("/d/g", data[::-1])
         except ShoalError as error:  # one dead member is no reason
             raise AssertionError from error
-        assert await get(await world.client(victim), "/d/g") == data[::-1]
+        assert await (await world.client(victim)).get_bytes("/d/g") == data[::-1]
 
     World(seed).run(scenario)

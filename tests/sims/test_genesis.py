@@ -7,7 +7,6 @@ import pytest
 
 from peer.node import Notice
 from protocol.messages import Role
-from sims.workload import get_bytes, put_bytes
 from sims.world import World
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -23,9 +22,9 @@ def test_fresh_machines_with_one_key_become_one_cluster_that_works(seed: int, co
         await world.gather(names)
         assert len({world.node(name).layout.cluster_id for name in names}) == 1
         writer = await world.client(names[seed % count])
-        assert (await put_bytes(writer, "/f", b"x" * 100_000)).copies == min(3, count)
+        assert (await writer.put_bytes("/f", b"x" * 100_000)).copies == min(3, count)
         for name in names:
-            assert await get_bytes(await world.client(name), "/f") == b"x" * 100_000
+            assert await (await world.client(name)).get_bytes("/f") == b"x" * 100_000
 
     World(seed).run(scenario, seconds_max=60.0)
 
@@ -42,7 +41,7 @@ def test_a_founder_that_crashes_while_it_founds_is_whole_or_has_founded_nothing(
         node = await world.start("a", found=True)
         await world.members(1)
         assert node.sync.unsynced() == []
-        await put_bytes(await world.client("a"), "/f", b"x")
+        await (await world.client("a")).put_bytes("/f", b"x")
 
     World(seed).run(scenario, seconds_max=60.0)
 
@@ -56,8 +55,8 @@ def test_a_lone_machine_with_a_given_key_waits_and_the_next_one_ends_the_waiting
         assert any(isinstance(event, Notice) and "--found" in event.text for event in world.machines["a"].events)
         await world.start("b")
         await world.members(2)
-        await put_bytes(await world.client("a"), "/f", b"x")
-        assert await get_bytes(await world.client("b"), "/f") == b"x"
+        await (await world.client("a")).put_bytes("/f", b"x")
+        assert await (await world.client("b")).get_bytes("/f") == b"x"
 
     World(seed).run(scenario, seconds_max=120.0)
 
@@ -80,7 +79,7 @@ def test_who_would_found_dies_and_the_others_found_without_it(seed: int) -> None
             rest.append(victim)
         await world.members(len(rest))
         assert len({world.node(name).layout.cluster_id for name in rest}) == 1
-        await put_bytes(await world.client(rest[0]), "/f", b"x")
+        await (await world.client(rest[0])).put_bytes("/f", b"x")
 
     World(seed).run(scenario, seconds_max=120.0)
 
@@ -95,7 +94,7 @@ def test_nobody_is_admitted_beyond_the_limit_of_members(seed: int, monkeypatch: 
         await asyncio.sleep(60.0)
         assert len(world.node("a").layout.members) == 2
         assert late.layouts.current is None
-        await put_bytes(await world.client("b"), "/f", b"x")
+        await (await world.client("b")).put_bytes("/f", b"x")
 
     World(seed).run(scenario)
 
@@ -107,7 +106,7 @@ def test_two_clusters_of_one_key_refuse_each_other_and_say_so(seed: int) -> None
         world.lan.cut("b", "a")
         await world.start("a", found=True)
         await world.start("b", found=True)
-        await put_bytes(await world.client("a"), "/of-a", b"a")
+        await (await world.client("a")).put_bytes("/of-a", b"a")
         world.lan.heal()
         await asyncio.sleep(30.0)
         for name in ("a", "b"):

@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from peer.client import ChunkPlace, ClusterStatus, Entry, MemberStatus, PutResult, Stat
 from peer.errors import NoSuchPath, ShoalError
+from peer.files.cluster_status import ClusterStatus, MemberStatus
+from peer.files.entries import ChunkPlace, Entry, PutResult, Stat
 from protocol.identity import ChunkId, NodeId
 from protocol.messages import Status
 from protocol.paths import ROOT, name_of, parent_of
@@ -12,7 +13,7 @@ from protocol.paths import ROOT, name_of, parent_of
 
 @dataclass
 class FakeClient:
-    """What the verbs need of `peer.client.Client`."""
+    """What the verbs need of `peer.client.asynchronous.Client`."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
@@ -21,12 +22,12 @@ class FakeClient:
     begins: list[int] = field(default_factory=list)
     status_found: ClusterStatus | None = None
 
-    def entry(self, path: str) -> Entry:
+    def made(self, path: str) -> Entry:
         kind = "dir" if path in self.folders else "file"
         size = len(self.files.get(path, b""))
         return Entry(path, name_of(path), kind, size, 1_700_000_000_123, 0o640, self.versions.get(path, "abcd1234.17"), "ada", False)
 
-    async def put(self, path, read, *, size, mode=0o644, modified_milliseconds=None, on_progress=None):  # type: ignore[no-untyped-def]
+    async def put(self, path, read, *, size, mode=0o644, modified_milliseconds=None, on_progress=None, op_id=None):  # type: ignore[no-untyped-def]
         data = b""
         while piece := await read(4096):
             data += piece
@@ -38,7 +39,7 @@ class FakeClient:
         self._fail()
         self.begins.append(begin)
         await write(memoryview(self.files[path])[begin:end])
-        return self.entry(path)
+        return self.made(path)
 
     async def verified_prefix(self, path, read_local):  # type: ignore[no-untyped-def]
         """Compare in chunks of two bytes."""
@@ -46,20 +47,23 @@ class FakeClient:
         data, verified = self.files[path], 0
         while verified < len(data) and await read_local(verified, len(data[verified : verified + 2])) == data[verified : verified + 2]:
             verified += len(data[verified : verified + 2])
-        return self.entry(path), verified
+        return self.made(path), verified
 
-    async def stat(self, path: str) -> Stat:
+    async def entry(self, path: str) -> Entry:
         self._fail()
         if path not in self.files and path not in self.folders:
             raise NoSuchPath(f"{path}: no such file or folder")
-        return Stat(self.entry(path), 2, 3, ())
+        return self.made(path)
+
+    async def stat(self, path: str) -> Stat:
+        return Stat(await self.entry(path), 2, 3, ())
 
     async def list(self, path: str, *, recursive: bool = False) -> AsyncIterator[Entry]:
         self._fail()
         prefix = path if path == ROOT else path + "/"
         for name in sorted([*self.files, *self.folders]):
             if name.startswith(prefix) and (recursive or parent_of(name) == path):
-                yield self.entry(name)
+                yield self.made(name)
 
     async def remove(self, path: str, *, recursive: bool = False) -> int:
         self._fail()

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from peer.cli.transfer import partial_path
+from peer.client.local_files import partial_path
 from peer.errors import AlreadyThere, DataLost, NotAllowed, OutcomeUnknown, ShoalError, Unavailable
 
 
@@ -128,7 +128,7 @@ def test_get_takes_of_an_interrupted_one_only_what_is_right_and_counts_it_as_don
 
 def test_a_read_only_file_is_fetched_with_its_mode(shoal, client, tmp_path, monkeypatch):
     client.files = {"/a": b"x"}
-    monkeypatch.setattr(client, "entry", lambda path, entry=client.entry: replace(entry(path), mode=0o444))
+    monkeypatch.setattr(client, "made", lambda path, entry=client.made: replace(entry(path), mode=0o444))
     assert shoal("get", "/a", str(tmp_path / "a")).exit_code == 0
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o444
 
@@ -347,7 +347,7 @@ SHOWN = "/ev\\nil\\x1b[31m:cat:"
 )
 def test_a_name_can_neither_forge_a_line_nor_reach_the_terminal(shoal, client, tmp_path, monkeypatch, arguments):
     client.files = {EVIL: b"12"}
-    monkeypatch.setattr(client, "entry", lambda path, entry=client.entry: replace(entry(path), writer="mallory\x1b"))
+    monkeypatch.setattr(client, "made", lambda path, entry=client.made: replace(entry(path), writer="mallory\x1b"))
     result = shoal(*(str(tmp_path / "t\n\x1b") if each == "TARGET" else each for each in arguments))
     assert result.exit_code == 0
     assert "\x1b" not in result.output

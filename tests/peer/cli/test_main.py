@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from peer.cli.home_files import KEY_FILE, key_for_client, key_for_node, node_addresses, remove_node_file, write_key, write_node_file
+from peer.client.home_files import KEY_FILE, key_for_client, key_for_node, node_addresses, remove_node_file, write_key, write_node_file
 from peer.errors import AlreadyThere, NotAllowed, WrongUsage
 from peer.real.keys import new_key
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from cli_fakes import member
 
-from peer.client import ClusterStatus
+from peer.files.cluster_status import ClusterStatus
 
 
 def cluster(*members, moving=0):

@@ -1,4 +1,4 @@
-"""The files that the command line keeps in a home: the cluster's key, and where the node of this home listens.
+"""The files that a home keeps: the cluster's key, and where the node of this home listens.
 
     cluster.key   one line of text, mode 0600
     node.json     address and process of the running node, for the commands beside it
@@ -11,6 +11,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
+
 from peer.errors import AlreadyThere, NoSuchPath, NotAllowed, ShoalError, WrongUsage
 from peer.real.keys import ClusterKey, new_key, parse_key
 
@@ -18,6 +20,7 @@ KEY_FILE = "cluster.key"
 NODE_FILE = "node.json"
 DATA_FOLDER = "data"
 KEY_VARIABLE = "SHOAL_KEY"
+HOME_VARIABLE = "SHOAL_HOME"
 KEY_FILE_BYTES_MAX = 4096
 ADDRESSES_READ_MAX = 64
 
@@ -29,6 +32,11 @@ class ChosenKey:
     key: ClusterKey
     is_new: bool
     """Made a moment ago: nobody else can hold it, so its node founds the cluster."""
+
+
+def default_home() -> Path:
+    """Return the folder of key, node address and data where nothing else is said."""
+    return Path(os.environ.get(HOME_VARIABLE, "") or platformdirs.user_data_dir("shoal", appauthor=False))
 
 
 def read_key(path: Path) -> str:

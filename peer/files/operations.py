@@ -1,16 +1,12 @@
-"""What a user of the cluster can do: put, get, list, stat, remove, make folders, see where things lie.
+"""What a user of the cluster can do: put, get, list, stat, copy, move, remove, make folders, see where things lie.
 
-Owns the order of steps of each operation and what its result means. Works over any `Access`; the command line gives it a
-`peer.session.Session`. Errors are the typed exceptions of `peer.errors`.
+Owns the order of steps of each operation and what its result means. Works over any `Access`; `peer.client.Client` gives it a
+`peer.session.Session`, a simulation one of its own. Errors are the typed exceptions of `peer.errors`.
 """
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from peer.errors import (
     AlreadyThere,
@@ -32,14 +28,17 @@ from peer.files.access import (
     Access,
     milliseconds,
 )
+from peer.files.cluster_status import ClusterStatus, cluster_status
+from peer.files.entries import ChunkPlace, Entry, PutResult, Stat, base_of_conflict, entry_of, version_text
 from peer.files.quorum import collect, read_page, read_row
 from peer.files.read_path import ChunkReader, Write
 from peer.files.write_path import Progress, Read, Stored, store_content
 from protocol import limits
 from protocol.errors import ErrorCode, InvalidPath
-from protocol.identity import OP_ID_BYTES, ChunkId, NodeId, OpId, short
+from protocol.hashing import Buffer
+from protocol.identity import OP_ID_BYTES, ChunkId, NodeId, OpId
 from protocol.manifest import NO_CONTENT, chunk_count, chunk_matches, chunk_partition, chunk_span
-from protocol.messages import ChunksHave, ChunksHeld, Published, RowPublish, Status, StatusGet
+from protocol.messages import ChunksHave, ChunksHeld, Published, RowPublish
 from protocol.paths import ROOT, ancestors, join, name_of, normalise, parent_of, row_partition
 from protocol.versions import Dot, Kind, Row, Vector, Version, context_of, siblings, winner
 
@@ -48,89 +47,11 @@ ReadLocal = Callable[[int, int], Awaitable[bytes]]
 
 FILE_MODE = 0o644
 FOLDER_MODE = 0o755
-LATEST_MILLISECONDS = 253_402_300_799_999
-"""The end of the year 9999: a clock may be wrong by more."""
 KNOWN_FOLDERS_MAX = 4096
 """Folders that one client has seen exist: their markers are not read again before each put."""
 
 
-@dataclass(frozen=True, slots=True)
-class PutResult:
-    """A put that is committed."""
-
-    path: str
-    version: str
-    size: int
-    copies: int
-    """Machines that hold the row and every chunk durably, as far as it was waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One name in a folder."""
-
-    path: str
-    name: str
-    type: str
-    """`file` or `dir`."""
-    size: int
-    modified_milliseconds: int
-    mode: int
-    version: str
-    writer: str
-    conflict: bool
-    """Whether this is a concurrent version beside the one that bears the plain name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """One path, looked at closely."""
-
-    entry: Entry
-    chunks: int
-    copies: int
-    """Copies of the chunk that has the fewest, as counted now; for content without chunks what the layout wants of its row."""
-    conflicts: tuple[Entry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkPlace:
-    """Where one chunk lies."""
-
-    index: int
-    chunk_id: ChunkId
-    size: int
-    nodes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MemberStatus:
-    """One member, as seen now."""
-
-    name: str
-    node_id: NodeId
-    address: str
-    state: str
-    """`alive` or `dead`; `joining` while it is not a member yet."""
-    zone: str
-    weight: int
-    status: Status | None
-    """What it says of itself, if it answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterStatus:
-    """The cluster, as seen now."""
-
-    cluster_id: bytes
-    layout_version: int
-    moving_partitions: int
-    members: tuple[MemberStatus, ...]
-    copies_wanted: int
-    copies_needed: int
-
-
-class Client:
+class Operations:
     """The operations of a user."""
 
     def __init__(self, access: Access) -> None:
@@ -160,9 +81,7 @@ class Client:
         """
         path = _checked(path)
         row = await read_row(self._access, path)
-        standing = winner(row)
-        if standing is not None and standing.kind is Kind.DIRECTORY:
-            raise AlreadyThere(f"{path} is a folder: give the name that the file should have in it")
+        _refuse_folder(row)
         await self._missing_folders(ancestors(path))
         try:
             stored = await store_content(self._access, read, size, on_progress or _no_progress)
@@ -170,14 +89,23 @@ class Client:
             raise Unavailable(f"{path}: {error}") from None
         if modified_milliseconds is None:
             modified_milliseconds = self._access.wall_clock.milliseconds()
-        await self._make_folders(ancestors(path))
-        dot, copies = await self._publish(
-            path, op_id or self._new_op_id(), context_of(row), Kind.FILE, stored, mode, modified_milliseconds
-        )
-        await self._recheck_folder(parent_of(path))
-        if stored.copies is not None:
-            copies = min(copies, stored.copies)
-        return PutResult(path, version_text(dot), stored.size, copies)
+        return await self._commit_file(row, op_id, stored, mode, modified_milliseconds)
+
+    async def put_bytes(self, path: str, data: Buffer, *, op_id: OpId | None = None) -> PutResult:
+        """Store `data` as the file `path`.
+
+        Raises: what `put` raises.
+        """
+        view = memoryview(data)
+        position = 0
+
+        async def read(count: int) -> bytes:
+            nonlocal position
+            piece = bytes(view[position : position + count])
+            position += len(piece)
+            return piece
+
+        return await self.put(path, read, size=len(view), op_id=op_id)
 
     async def make_directory(self, path: str) -> None:
         """Make a folder and those above it; one that exists is no error.
@@ -187,6 +115,60 @@ class Client:
         path = _checked(path)
         self._known_folders.pop(path, None)
         await self._make_folders([*ancestors(path), path])
+
+    async def copy(self, source: str, target: str, *, op_id: OpId | None = None) -> PutResult:
+        """Let the file `target` have what the file `source` has, mode and time included. No content is moved.
+
+        What it supersedes is what `target` is now; a crash leaves either that or the copy.
+
+        Raises: NoSuchPath, WrongUsage, AlreadyThere (`target` is a folder), Unavailable, DataLost (a chunk has no holder), OutcomeUnknown.
+        """
+        _, version = await self._find_file(source)
+        return await self._copy(version, source, target, op_id)
+
+    async def move(self, source: str, target: str) -> PutResult:
+        """Give the file `source` the name `target`. No content is moved.
+
+        The new name is committed before the old one goes: a crash between leaves both, never neither, and the same call again finishes it.
+        A version that somebody else puts at `source` meanwhile stays there.
+
+        Raises: what `copy` raises, and AlreadyThere when `source` has concurrent versions.
+        """
+        row, version = await self._find_file(source)
+        if len(siblings(row)) > 1:
+            raise AlreadyThere(f"{row.path} has concurrent versions: put what shall stand there, which supersedes them all, then move it")
+        result = await self._copy(version, source, target, None)
+        await self._tombstone(row.path, context_of(row))
+        return result
+
+    async def _copy(self, version: Version, source: str, target: str, op_id: OpId | None) -> PutResult:
+        target = _checked(target)
+        if target == _checked(source):
+            raise WrongUsage(f"{target}: source and target are the same file")
+        row = await read_row(self._access, target)
+        _refuse_folder(row)
+        await self._missing_folders(ancestors(target))
+        stored = await self._held(version, source)
+        return await self._commit_file(row, op_id, stored, version.mode, version.modified_milliseconds)
+
+    async def _held(self, version: Version, path: str) -> Stored:
+        """Return the content of a version with those who hold its chunks now.
+
+        Raises: DataLost, Unavailable when a chunk has fewer copies than a put would need.
+        """
+        content, size = version.content, version.size
+        if not content.chunks:
+            return Stored(content, size, frozenset(), None)
+        layout = self._access.layout
+        fewest = len(layout.members)
+        nodes: set[NodeId] = set()
+        async for batch in _batches(_both(self._reader.manifest_ids(content), self._reader.chunk_ids(content))):
+            for holders in await self._holders(batch):
+                fewest = min(fewest, len(holders))
+                nodes.update(holders)
+        if fewest < layout.copies_needed:
+            raise Unavailable(f"{path}: a chunk of it has {fewest} copies that can be reached, and {layout.copies_needed} are needed")
+        return Stored(content, size, frozenset(nodes), min(fewest, layout.copies_wanted))
 
     async def remove(self, path: str, *, recursive: bool = False) -> int:
         """Remove a file, or a folder: an empty one, or with `recursive` one with all that is in it. Returns how many entries went.
@@ -222,18 +204,36 @@ class Client:
 
         Raises: NoSuchPath, WrongUsage (it is a folder), Unavailable, DataLost.
         """
-        row, version = await self._find(_checked(path))
-        if version.kind is not Kind.FILE:
-            raise WrongUsage(f"{path} is a folder: name a file in it, or fetch it with `shoal get -r`")
+        content = await self.content(path)
         progress = on_progress or _no_progress
 
-        async def deliver(data: Any) -> None:
+        async def deliver(data: Buffer) -> None:
             await write(data)
             progress(len(data))
 
-        stop = version.size if end is None else min(end, version.size)
-        await self._reader.read(version.content, version.size, begin, stop, deliver)
-        return _entry(row, version)
+        await content.read(begin, content.entry.size if end is None else end, deliver)
+        return content.entry
+
+    async def get_bytes(self, path: str, begin: int = 0, end: int | None = None) -> bytes:
+        """Return the bytes of the file `path` from `begin` to `end` (None: all).
+
+        Raises: what `get` raises.
+        """
+        data = bytearray()
+
+        async def write(piece: Buffer) -> None:
+            data.extend(piece)
+
+        await self.get(path, write, begin=begin, end=end)
+        return bytes(data)
+
+    async def content(self, path: str) -> "FileContent":
+        """Return the content of the file `path` as it is now, to be read in any order.
+
+        Raises: NoSuchPath, WrongUsage (it is a folder), Unavailable.
+        """
+        row, version = await self._find_file(path)
+        return FileContent(self._reader, entry_of(row, version), version)
 
     async def verified_prefix(self, path: str, read_local: ReadLocal) -> tuple[Entry, int]:
         """Return what the file `path` is, and how many bytes from the beginning of a local file are its own.
@@ -243,11 +243,9 @@ class Client:
 
         Raises: NoSuchPath, WrongUsage (it is a folder), Unavailable, DataLost, and what `read_local` raises.
         """
-        row, version = await self._find(_checked(path))
-        if version.kind is not Kind.FILE:
-            raise WrongUsage(f"{path} is a folder: name a file in it, or fetch it with `shoal get -r`")
+        row, version = await self._find_file(path)
         content, size = version.content, version.size
-        entry = _entry(row, version)
+        entry = entry_of(row, version)
         if not content.chunks:
             local = await read_local(0, size)
             return entry, len(local) if content.inline.startswith(local) else 0
@@ -263,13 +261,20 @@ class Client:
             index += 1
         return entry, verified
 
+    async def entry(self, path: str) -> Entry:
+        """Return what there is at `path`, without a look at its chunks.
+
+        Raises: NoSuchPath, Unavailable.
+        """
+        return entry_of(*await self._find(_checked(path)))
+
     async def stat(self, path: str) -> Stat:
         """Look closely at one path.
 
         Raises: NoSuchPath, Unavailable, DataLost.
         """
         row, version = await self._find(_checked(path))
-        conflicts = tuple(_entry(row, other) for other in siblings(row) if other != version)
+        conflicts = tuple(entry_of(row, other) for other in siblings(row) if other != version)
         fewest: int | None = None
         count = 0
         if version.content.chunks:
@@ -279,7 +284,7 @@ class Client:
         if fewest is None:
             layout = self._access.layout
             fewest = min(len(layout.replicas(row_partition(row.path))), layout.copies_wanted)
-        return Stat(_entry(row, version), count, fewest, conflicts)
+        return Stat(entry_of(row, version), count, fewest, conflicts)
 
     async def list(self, path: str, *, recursive: bool = False) -> AsyncIterator[Entry]:
         """Yield what is in the folder `path` in order of name; a file yields itself. Concurrent versions are entries of their own.
@@ -290,7 +295,7 @@ class Client:
         if path != ROOT:
             row, version = await self._find(path)
             if version.kind is Kind.FILE:
-                yield _entry(row, version)
+                yield entry_of(row, version)
                 return
         async for entry in self._entries(path, recursive=recursive):
             yield entry
@@ -300,41 +305,16 @@ class Client:
 
         Raises: NoSuchPath, WrongUsage, Unavailable, DataLost.
         """
-        _, version = await self._find(_checked(path))
-        if version.kind is not Kind.FILE:
-            raise WrongUsage(f"{path} is a folder: name a file")
+        _, version = await self._find_file(path)
         async for place in self._places(version):
             yield place
 
     async def status(self) -> ClusterStatus:
         """Ask every member how it is.
 
-        Raises: nothing for members that do not answer: their state says so.
+        Raises: Unavailable when this side's layout is old and nobody has the new one.
         """
-        layout = self._access.layout
-        answers = await self._ask_status(tuple(layout.members))
-        seen = {peer.node_id for status in answers.values() for peer in status.peers if peer.alive}
-        newest = max((status.layout_version for status in answers.values()), default=0)
-        if newest > layout.version:
-            await self._access.catch_up(newest)
-            layout = self._access.layout
-            answers |= await self._ask_status([node for node in layout.members if node not in answers])
-        members = []
-        for node_id, member in layout.members.items():
-            status = answers.get(node_id)
-            alive = status is not None or node_id in seen
-            address = next(iter([*self._access.addresses_of(node_id), *member.addresses]), "")
-            state = "alive" if alive else "dead"
-            members.append(MemberStatus(member.name, node_id, address, state, member.zone, member.weight, status))
-        members.sort(key=lambda member: (member.name, member.node_id))
-        return ClusterStatus(
-            layout.cluster_id,
-            layout.version,
-            len(layout.joint_partitions),
-            tuple(members),
-            layout.copies_wanted,
-            layout.copies_needed,
-        )
+        return await cluster_status(self._access)
 
     # -- inside --------------------------------------------------------------
 
@@ -352,13 +332,19 @@ class Client:
         version = winner(row)
         if version is not None:
             return row, version
-        base = _base_of_conflict(name_of(path))
+        base = base_of_conflict(name_of(path))
         if base is not None:
             row = await read_row(self._access, join(parent_of(path), base))
             for other in siblings(row)[1:]:
-                if _entry(row, other).path == path:
+                if entry_of(row, other).path == path:
                     return row, other
         raise NoSuchPath(f"{path}: no such file or folder")
+
+    async def _find_file(self, path: str) -> tuple[Row, Version]:
+        row, version = await self._find(_checked(path))
+        if version.kind is not Kind.FILE:
+            raise WrongUsage(f"{path} is a folder: name a file in it, or fetch it with `shoal get -r`")
+        return row, version
 
     async def _entries(self, folder: str, *, recursive: bool) -> AsyncIterator[Entry]:
         """Yield what is in a folder, whether it is marked or not."""
@@ -367,13 +353,23 @@ class Client:
             rows, after = await read_page(self._access, folder, after)
             for row in rows:
                 for version in siblings(row):
-                    entry = _entry(row, version)
+                    entry = entry_of(row, version)
                     yield entry
                     if recursive and version.kind is Kind.DIRECTORY:
                         async for inner in self._entries(entry.path, recursive=True):
                             yield inner
             if not after:
                 return
+
+    async def _commit_file(self, row: Row, op_id: OpId | None, stored: Stored, mode: int, modified: int) -> PutResult:
+        """Let `row`, as it was when the operation began, be superseded by a file whose content is durable."""
+        path = row.path
+        await self._make_folders(ancestors(path))
+        dot, copies = await self._publish(path, op_id or self._new_op_id(), context_of(row), Kind.FILE, stored, mode, modified)
+        await self._recheck_folder(parent_of(path))
+        if stored.copies is not None:
+            copies = min(copies, stored.copies)
+        return PutResult(path, version_text(dot), stored.size, copies)
 
     async def _make_folders(self, folders: Sequence[str]) -> None:
         """Mark `folders`, outermost first, where they are not marked. One at a time: many puts share their folders."""
@@ -482,7 +478,7 @@ class Client:
             await asyncio.sleep(RETRY_SECONDS)
         reasons = "; ".join(faults[-3:])
         if perhaps_stored:
-            raise OutcomeUnknown(f"{path}: it may or may not be stored ({reasons}): the same command again is safe")
+            raise OutcomeUnknown(f"{path}: it may or may not be stored ({reasons}): the same command again is safe", op_id)
         raise Unavailable(f"{path}: too few of its replicas can be reached ({reasons}): nothing was changed")
 
     async def _judge_failure(self, path: str, failed: RequestFailed, perhaps_stored: bool) -> bool:
@@ -502,24 +498,18 @@ class Client:
 
     async def _places(self, version: Version) -> AsyncIterator[ChunkPlace]:
         content, size = version.content, version.size
-        batch: list[ChunkId] = []
-        first = 0
         total = chunk_count(content, size)
-        async for chunk_id in self._reader.chunk_ids(content):
-            batch.append(chunk_id)
-            if first + len(batch) > total:
+        members = self._access.layout.members
+        index = 0
+        async for batch in _batches(self._reader.chunk_ids(content)):
+            if index + len(batch) > total:
                 raise DataLost("a manifest lists more chunks than the file has: it is damaged")
-            if len(batch) < limits.CHUNKS_PER_REQUEST_MAX and first + len(batch) < total:
-                continue
-            holders = await self._holders(batch)
-            for offset, each in enumerate(batch):
-                index = first + offset
-                yield ChunkPlace(index, each, chunk_span(content, size, index)[1], holders[offset])
-            first += len(batch)
-            batch = []
+            for chunk_id, holders in zip(batch, await self._holders(batch), strict=True):
+                yield ChunkPlace(index, chunk_id, chunk_span(content, size, index)[1], tuple(members[node].name for node in holders))
+                index += 1
 
-    async def _holders(self, chunk_ids: Sequence[ChunkId]) -> Sequence[tuple[str, ...]]:
-        """Return for each chunk the names of the members that hold it now: its homes first."""
+    async def _holders(self, chunk_ids: Sequence[ChunkId]) -> Sequence[Sequence[NodeId]]:
+        """Return for each chunk the members that hold it now: its homes first."""
         layout = self._access.layout
         message = ChunksHave(milliseconds(TRY_SECONDS), tuple(chunk_ids))
 
@@ -535,24 +525,49 @@ class Client:
             held = [node for node in nodes if node in answers and answers[node][index >> 3] >> (index & 7) & 1]
             homes = layout.homes(chunk_partition(chunk_id))
             held.sort(key=lambda node: homes.index(node) if node in homes else len(homes))
-            result.append(tuple(layout.members[node].name for node in held))
+            result.append(held)
         return result
 
-    async def _ask_status(self, nodes: Sequence[NodeId]) -> dict[NodeId, Status]:
-        message = StatusGet(milliseconds(TRY_SECONDS))
+class FileContent:
+    """What one version of a file contains. Its bytes stay the same, whatever is put at its path afterwards."""
 
-        async def ask(node: NodeId) -> Status:
-            reply = await self._access.request(node, message, timeout_seconds=TRY_SECONDS)
-            assert isinstance(reply.message, Status)
-            return reply.message
+    def __init__(self, reader: ChunkReader, entry: Entry, version: Version) -> None:
+        self.entry = entry
+        self._reader = reader
+        self._version = version
 
-        answers, _ = await collect(nodes, ask, lambda done: len(done) == len(nodes), TRY_SECONDS)
-        return answers
+    async def read(self, begin: int, end: int, write: Write) -> None:
+        """Write the bytes from `begin` to `end`, or to the end of the file where that comes first.
+
+        Raises: Unavailable, DataLost.
+        """
+        size = self._version.size
+        await self._reader.read(self._version.content, size, begin, min(end, size), write)
 
 
-def version_text(dot: Dot) -> str:
-    """Return a version as people see it: its coordinator and number."""
-    return f"{short(dot.actor)}.{dot.counter}"
+async def _both(first: AsyncIterator[ChunkId], second: AsyncIterator[ChunkId]) -> AsyncIterator[ChunkId]:
+    async for each in first:
+        yield each
+    async for each in second:
+        yield each
+
+
+async def _batches(chunk_ids: AsyncIterator[ChunkId]) -> AsyncIterator[Sequence[ChunkId]]:
+    """Yield ids in lists that fit one request each."""
+    batch: list[ChunkId] = []
+    async for chunk_id in chunk_ids:
+        batch.append(chunk_id)
+        if len(batch) == limits.CHUNKS_PER_REQUEST_MAX:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _refuse_folder(row: Row) -> None:
+    standing = winner(row)
+    if standing is not None and standing.kind is Kind.DIRECTORY:
+        raise AlreadyThere(f"{row.path} is a folder: give the name that the file should have in it")
 
 
 def _no_progress(count: int) -> None:
@@ -567,41 +582,3 @@ def _checked(path: str, *, root: bool = False) -> str:
     if path == ROOT and not root:
         raise WrongUsage("/ is the root of all folders: name something in it")
     return path
-
-
-def _entry(row: Row, version: Version) -> Entry:
-    conflict = version != winner(row)
-    name = name_of(row.path)
-    if conflict:
-        name = _conflict_name(name, version)
-    return Entry(
-        path=join(parent_of(row.path), name),
-        name=name,
-        type="dir" if version.kind is Kind.DIRECTORY else "file",
-        size=version.size,
-        modified_milliseconds=version.modified_milliseconds,
-        mode=version.mode,
-        version=version_text(version.dot),
-        writer=version.writer,
-        conflict=conflict,
-    )
-
-
-_CONFLICT = re.compile(r" \(conflict [^()/]* \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d\.\d{3}\)")
-
-
-def _conflict_name(name: str, version: Version) -> str:
-    """Return `name (conflict WRITER TIME).ext`. The time is that of the clock which ordered the versions."""
-    milliseconds_utc = min(version.hlc >> 16, LATEST_MILLISECONDS)
-    moment = datetime.fromtimestamp(milliseconds_utc // 1000, UTC)
-    stamp = f"{moment:%Y-%m-%d %H.%M.%S}.{milliseconds_utc % 1000:03d}"
-    writer = re.sub(r"[()/]", "_", version.writer)
-    stem, dot, extension = name.rpartition(".")
-    if not stem:
-        stem, dot, extension = name, "", ""
-    return f"{stem} (conflict {writer} {stamp}){dot}{extension}"
-
-
-def _base_of_conflict(name: str) -> str | None:
-    base, count = _CONFLICT.subn("", name)
-    return base if count == 1 else None

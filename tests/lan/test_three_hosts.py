@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hosts import BLOCK_BYTES, Host, Lan, assert_reads_back, random_file
 
-FILE_BYTES = 256 * 1024 * 1024
+FILE_BYTES = 128 * 1024 * 1024
 MEET_SECONDS = 10.0
 NAMES = ("a", "b", "c")
 

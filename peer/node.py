@@ -114,6 +114,7 @@ class Node:
         self._home = home
         self._on_event = on_event
         self._notices: list[str] = []
+        self._foreign: set[bytes] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._announced: dict[NodeId, LayoutAnnounce] = {}
         self._members_told = 0
@@ -432,6 +433,10 @@ class Node:
             log.debug("layout version %d of %s has to wait: %s", version, short(peer.node_id), error)
 
     def _tell_foreign(self, peer: Hello, cluster_id: bytes, layout: Layout) -> None:
+        """Say once for each cluster that another one is on the network, however many nodes of it are met."""
+        if cluster_id in self._foreign or len(self._foreign) >= NOTICES_MAX:
+            return
+        self._foreign.add(cluster_id)
         self._notice(
             f"node {peer.name} ({short(peer.node_id)}) has the same key but belongs to another cluster "
             f"({short(cluster_id)}, this is {short(layout.cluster_id)}): nothing crosses; give one of the two a key of its own"

@@ -115,6 +115,15 @@ class Result:
         return document
 
 
+def alive_members(status: Result) -> int:
+    """Return how many members are alive, by what `shoal status --json` came to; 0 when it failed."""
+    if status.code != 0:
+        return 0
+    members = status.json()["members"]
+    assert isinstance(members, list)
+    return sum(member["state"] == "alive" for member in members)
+
+
 class Command:
     """A command that runs beside the test."""
 
@@ -228,25 +237,14 @@ class Host:
     # -- looking ---------------------------------------------------------------
 
     def status(self) -> dict[str, object]:
-        """Return what `shoal status` says on this host; empty while it says nothing."""
+        """Return what `shoal status` says on this host."""
         result = self.shoal("status", "--json")
-        return result.json() if result.code == 0 else {}
-
-    def members(self) -> list[dict[str, object]]:
-        """Return the members of its cluster, as `shoal status` shows them."""
-        members = self.status().get("members", [])
-        assert isinstance(members, list)
-        return members
+        assert result.code == 0, result.err
+        return result.json()
 
     def alive(self) -> int:
-        """Return how many members seem to be there."""
-        return sum(member["state"] == "alive" for member in self.members())
-
-    def notices(self) -> list[str]:
-        """Return what the nodes of its cluster want people to know."""
-        health = self.status()["health"]
-        assert isinstance(health, dict)
-        return list(health["notices"])
+        """Return how many members seem to be there; 0 while `shoal status` says nothing."""
+        return alive_members(self.shoal("status", "--json"))
 
     def stored_bytes(self) -> int:
         """Return how much lies in the folder of this host's node."""
@@ -387,12 +385,13 @@ class Lan:
         """Wait until each of `hosts` serves in a cluster and sees `count` members there."""
         for host in hosts:
             host.wait_for("ready ", timeout_seconds)
-        for host in hosts:
-            wait_until(
-                lambda host=host: host.alive() == count,
-                timeout_seconds,
-                lambda host=host: f"{host.name} does not see {count} members but {host.members()}; {host.log()[-2000:]}",
-            )
+
+        def all_see() -> bool:
+            looking = [host.begin("status", "--json") for host in hosts]  # at once: to start a command is what takes the time
+            seen = [alive_members(command.result()) for command in looking]
+            return seen == [count] * len(hosts)
+
+        wait_until(all_see, timeout_seconds, lambda: f"{count} members are not seen: {[(host.alive(), host.log()) for host in hosts]}")
 
     # -- inside ------------------------------------------------------------------
 
@@ -405,6 +404,6 @@ class Lan:
         for group in self._groups:
             ports = ", ".join(f'"{host.port(index)}"' for host in group for index in range(len(host.addresses)))
             rules.append(f"iifname {{ {ports} }} oifname != {{ {ports} }} drop")
-        chain = "; ".join(["type filter hook forward priority 0", *rules])
-        table = f"table bridge lan\ndelete table bridge lan\ntable bridge lan {{ chain forward {{ {chain} }} }}\n"
+        chain = "\n".join(["type filter hook forward priority 0;", *rules])
+        table = f"table bridge lan\ndelete table bridge lan\ntable bridge lan {{\nchain forward {{\n{chain}\n}}\n}}\n"
         run("ip", "netns", "exec", self._switch, "nft", "-f", "-", given=table)

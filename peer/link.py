@@ -41,6 +41,8 @@ UNREAD_BYTES_MAX = 64 * 1024
 """Written all the same while the transport asks to pause: control frames and the like. A peer that reads none of so many is cut off."""
 PAYLOADS_SERVED_MAX = limits.PAYLOAD_CREDIT_BYTES // limits.CHUNK_BYTES_MAX
 """Requests for a payload that are served at once: what they hold for a peer that does not read is no more than its credit."""
+COPIED_BYTES_MAX = 16 * 1024
+"""Parts of a frame below this size are joined before they are written."""
 CLOSE_SECONDS = 1.0
 """A closing link that cannot write its last frame is cut after so long."""
 
@@ -106,6 +108,7 @@ class Link(asyncio.BufferedProtocol):
         self._was_up = False
         self._closed: Closed | None = None
         self._writable = True
+        self._flush_is_due = False
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._payload_slots = asyncio.Semaphore(PAYLOADS_SERVED_MAX)
@@ -147,20 +150,24 @@ class Link(asyncio.BufferedProtocol):
 
         Raises: LinkLost (the outcome is not known), RequestFailed (the peer says why), TimeoutError (the peer is told to leave it).
         """
-        async with asyncio.timeout(timeout_seconds):
-            while not (self._writable and self._connection.can_send(len(payload))):
-                await self._room()
-            self._refuse_when_closed()
-            request_id = self._connection.send_request(message, payload)
-            answer: asyncio.Future[Reply] = self._loop.create_future()
-            self._waiting[request_id] = answer
-            self._flush()
-            try:
-                reply = await answer
-            finally:
-                if self._waiting.pop(request_id, None) is not None:
-                    self._connection.cancel(request_id)
-                    self._flush()
+        give_up_at = self._loop.time() + timeout_seconds
+        if not self._has_room(len(payload)):
+            async with asyncio.timeout_at(give_up_at):
+                while not self._has_room(len(payload)):
+                    await self._room()
+        self._refuse_when_closed()
+        request_id = self._connection.send_request(message, payload)
+        answer: asyncio.Future[Reply] = self._loop.create_future()
+        self._waiting[request_id] = answer
+        self._flush_soon()
+        timer = self._loop.call_at(give_up_at, _expire, answer)
+        try:
+            reply = await answer
+        finally:
+            timer.cancel()
+            if self._waiting.pop(request_id, None) is not None:
+                self._connection.cancel(request_id)
+                self._flush_soon()
         if isinstance(reply.message, Failure):
             failure = reply.message
             raise RequestFailed(failure.code, failure.reason, failure.layout_version)
@@ -237,7 +244,7 @@ class Link(asyncio.BufferedProtocol):
                     self._come_up()
                 case Closed():
                     self._end(event)
-        self._flush()
+        self._flush_soon()
         self._tell_room()
 
     def _come_up(self) -> None:
@@ -255,7 +262,7 @@ class Link(asyncio.BufferedProtocol):
 
     def _release(self, payload_bytes: int) -> None:
         self._connection.release(payload_bytes)
-        self._flush()
+        self._flush_soon()
 
     def _begin_serving(self, event: RequestArrived) -> None:
         task = self._loop.create_task(self._serve(event))
@@ -266,11 +273,14 @@ class Link(asyncio.BufferedProtocol):
         del self._serving[request_id]
         if task.cancelled() and self._closed is None:
             self._connection.send_answer(request_id, self._failure(ErrorCode.CANCELLED, "cancelled by its sender"))
-            self._flush()
+            self._flush_soon()
 
     async def _serve(self, event: RequestArrived) -> None:
         async with self._payload_slots if event.message.ANSWER.PAYLOAD else nullcontext():
             served = await self._served_in_time(event)
+            if self._has_room_for_answer(served):
+                self._send_answer(event.request_id, served)
+                return
             try:
                 async with asyncio.timeout_at(event.deadline):
                     await self._answer(event.request_id, served)
@@ -295,12 +305,22 @@ class Link(asyncio.BufferedProtocol):
             return self._failure(ErrorCode.INTERNAL, "this node failed")
 
     async def _answer(self, request_id: int, served: Served) -> None:
-        message, payload = served if isinstance(served, tuple) else (served, b"")
-        while self._closed is None and not (self._writable and self._connection.can_send_payload(len(payload))):
+        while not self._has_room_for_answer(served):
             await self._room()
+        self._send_answer(request_id, served)
+
+    def _has_room_for_answer(self, served: Served) -> bool:
+        payload_bytes = len(served[1]) if isinstance(served, tuple) else 0
+        return self._closed is not None or (self._writable and self._connection.can_send_payload(payload_bytes))
+
+    def _send_answer(self, request_id: int, served: Served) -> None:
+        message, payload = served if isinstance(served, tuple) else (served, b"")
         self._connection.send_answer(request_id, message, payload)
-        self._flush()
+        self._flush_soon()
         self._tell_room()
+
+    def _has_room(self, payload_bytes: int) -> bool:
+        return self._writable and self._connection.can_send(payload_bytes)
 
     def _failure(self, code: ErrorCode, reason: str) -> Failure:
         text = reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")
@@ -326,9 +346,16 @@ class Link(asyncio.BufferedProtocol):
         if self._closed is not None:
             raise LinkLost(f"the link to {short(self.proven)} has ended: {self._closed.reason or self._closed.code.name}")
 
+    def _flush_soon(self) -> None:
+        """Write what is to be sent once everybody who is ready has added to it: one record and one system call for many frames."""
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
     def _flush(self) -> None:
+        self._flush_is_due = False
         if self._transport is not None and not self._transport.is_closing():
-            output = self._connection.take_output()
+            output = _joined(self._connection.take_output())
             if output:
                 if not self._writable:
                     self._unread_bytes += sum(len(part) for part in output)
@@ -374,3 +401,25 @@ class Link(asyncio.BufferedProtocol):
         if self._was_up:
             self._was_up = False
             self._owner.link_down(self, closed.code, closed.reason)
+
+
+def _expire(answer: "asyncio.Future[Reply]") -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError("no answer in time"))
+
+
+def _joined(parts: list[Buffer]) -> list[Buffer]:
+    """Return the same bytes in fewer parts: every part is a record of its own under TLS. Payloads of some size are not copied."""
+    joined: list[Buffer] = []
+    small: list[Buffer] = []
+    for part in parts:
+        if len(part) < COPIED_BYTES_MAX:
+            small.append(part)
+            continue
+        if small:
+            joined.append(b"".join(small))
+            small = []
+        joined.append(part)
+    if small:
+        joined.append(b"".join(small))
+    return joined

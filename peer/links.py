@@ -112,9 +112,13 @@ class Links:
         Raises: LinkLost (Unreachable when nothing was sent), RequestFailed, TimeoutError.
         """
         kind = LinkKind.BULK if message.CARRIER is Carrier.BULK else LinkKind.CTL
-        async with asyncio.timeout(timeout_seconds):
-            link = await self.reach(node_id, kind)
-            return await link.request(message, payload, timeout_seconds=timeout_seconds)
+        link = self._links.get((node_id, kind))
+        if link is None:
+            give_up_at = self._now() + timeout_seconds
+            async with asyncio.timeout_at(give_up_at):
+                link = await self.reach(node_id, kind)
+            timeout_seconds = give_up_at - self._now()
+        return await link.request(message, payload, timeout_seconds=timeout_seconds)
 
     async def reach(self, node_id: NodeId, kind: LinkKind) -> Link:
         """Return a link of `kind` to `node_id` that is up.

@@ -39,7 +39,8 @@ _OF_THE_MACHINE = frozenset(
 )
 """Errors that say nothing of what is in the file: taking them for damage would give up an identity."""
 
-_Work = tuple[str, Callable[[sqlite3.Connection], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+_Work = tuple[str, Callable[[sqlite3.Connection], Any], "asyncio.Future[Any]"]
+_Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
 class SqliteKV:
@@ -51,14 +52,16 @@ class SqliteKV:
         self._failure: StorageFailed | None = None
         self._thread = threading.Thread(target=self._run, name=f"kv {path.name}", daemon=True)
         self._connection: sqlite3.Connection
+        self._loop: asyncio.AbstractEventLoop
 
     async def open(self) -> None:
         """Open or create the file.
 
         Raises: StoreCorrupt; StorageFailed when it is the machine that fails, not what is in the file.
         """
+        self._loop = asyncio.get_running_loop()
         try:
-            await asyncio.get_running_loop().run_in_executor(None, self._open)
+            await self._loop.run_in_executor(None, self._open)
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode & 0xFF in _OF_THE_MACHINE:
                 raise self._fail(error) from None
@@ -90,9 +93,8 @@ class SqliteKV:
     async def _submit(self, kind: str, work: Callable[[sqlite3.Connection], Any]) -> Any:
         if self._failure is not None:
             raise self._failure
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        self._queue.put((kind, work, loop, future))
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.put((kind, work, future))
         return await future
 
     def _open(self) -> None:
@@ -130,24 +132,29 @@ class SqliteKV:
 
     def _do(self, works: list[_Work]) -> None:
         """Serve one group: reads first, they were asked of what is durable; then all writes in one transaction."""
-        writes = [work for work in works if work[0] == "write"]
-        for kind, work, loop, future in works:
-            if kind == "read":
-                try:
-                    if self._failure is not None:
-                        raise self._failure
-                    _resolve(loop, future, work(self._connection), None)
-                except sqlite3.Error as error:
-                    _resolve(loop, future, None, self._fail(error))
-                except StorageFailed as error:
-                    _resolve(loop, future, None, error)
+        outcomes: list[_Outcome] = []
+        writes = []
+        for each in works:
+            kind, work, future = each
+            if kind == "write":
+                writes.append(each)
+                continue
+            try:
+                if self._failure is not None:
+                    raise self._failure
+                outcomes.append((future, work(self._connection), None))
+            except sqlite3.Error as error:
+                outcomes.append((future, None, self._fail(error)))
+            except StorageFailed as error:
+                outcomes.append((future, None, error))
+        self._tell(outcomes)
         if not writes:
             return
         try:
             if self._failure is not None:
                 raise self._failure
             self._connection.execute("BEGIN IMMEDIATE")
-            for _, work, _, _ in writes:
+            for _, work, _ in writes:
                 work(self._connection)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -156,8 +163,12 @@ class SqliteKV:
                 self._connection.execute("ROLLBACK")
         except StorageFailed:
             pass
-        for _, _, loop, future in writes:
-            _resolve(loop, future, None, self._failure)
+        self._tell([(future, None, self._failure) for _, _, future in writes])
+
+    def _tell(self, outcomes: list[_Outcome]) -> None:
+        if outcomes:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(_settle, outcomes)
 
     def _fail(self, error: sqlite3.Error) -> StorageFailed:
         if self._failure is None:
@@ -165,19 +176,14 @@ class SqliteKV:
         return self._failure
 
 
-def _resolve(
-    loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]", result: Any, error: BaseException | None
-) -> None:
-    def settle() -> None:
+def _settle(outcomes: list[_Outcome]) -> None:
+    for future, result, error in outcomes:
         if future.done():
-            return
+            continue
         if error is not None:
             future.set_exception(error)
         else:
             future.set_result(result)
-
-    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(settle)
 
 
 def _corrupt(reason: str) -> sqlite3.DatabaseError:

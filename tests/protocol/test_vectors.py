@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -18,14 +19,16 @@ from cryptography.x509 import load_pem_x509_certificate
 from peer.real.certificates import Credentials, proven_node_id
 from peer.real.keys import ClusterKey, parse_key
 from protocol.codec import decode, decode_header, encode, encode_header
+from protocol.connection import AnswerArrived, Connection, Event, PayloadBudget, RequestArrived
 from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
 from protocol.framing import FrameReader, frame_parts
-from protocol.identity import ClusterId, NodeId, OpId, node_id_of
-from protocol.layout import Layout, Member, complete, follows, genesis, pack_partitions
+from protocol.identity import ChunkId, ClusterId, NodeId, OpId, node_id_of
+from protocol.layout import Layout, Member, complete, follows, genesis, pack_partitions, propose
 from protocol.limits import PARTITIONS
 from protocol.manifest import NO_CONTENT, ChunkTag, Content, chunk_id_of, chunk_partition, inline_content, pack_manifest
 from protocol.messages import (
     MESSAGES,
+    Answer,
     Cancel,
     Carrier,
     ChunkData,
@@ -56,6 +59,7 @@ from protocol.messages import (
     Pong,
     Published,
     PulledRows,
+    Request,
     Role,
     RowFetch,
     RowIs,
@@ -312,11 +316,163 @@ def security_document() -> dict[str, Any]:
     return {"keys": examples}
 
 
+# -- a session ---------------------------------------------------------------
+
+
+class Recorder:
+    """Plays one link between a client and a node, each a `Connection`, and keeps every frame that passes."""
+
+    def __init__(self, frames: list[dict[str, Any]], number: int, kind: LinkKind, client: NodeId, node: Member, layout: Layout) -> None:
+        self._frames = frames
+        self._number = number
+        self._node = node.name
+        self._kind = kind
+        asks = Hello(1, 1, 0, kind, Role.CLIENT, client, 0, b"", 0, b"", "reader", "", 0, (), {})
+        serves = Hello(
+            1, 1, 0, kind, Role.MEMBER, node.node_id, 1, layout.cluster_id, layout.version, layout.digest, node.name, node.zone,
+            1 << 40, node.addresses, {},
+        )  # fmt: skip
+        self._client = Connection(lambda _: asks, kind, node.node_id, PayloadBudget(1 << 30), 0.0)
+        self._server = Connection(lambda _: serves, None, client, PayloadBudget(1 << 30), 0.0)
+        self._pass(self._client, self._server)
+        self._pass(self._server, self._client)
+
+    def ask(self, request: Request, answer: Answer, payload: bytes = b"", answer_payload: bytes = b"") -> None:
+        """Have the client ask and the node answer."""
+        self._client.send_request(request, payload)
+        (arrived,) = self._pass(self._client, self._server)
+        assert isinstance(arrived, RequestArrived)
+        self._server.send_answer(arrived.request_id, answer, answer_payload)
+        (answered,) = self._pass(self._server, self._client)
+        assert isinstance(answered, AnswerArrived)
+        assert (answered.message, bytes(answered.payload)) == (answer, answer_payload)
+        self._client.release(len(answered.payload))
+        self._pass(self._client, self._server)
+
+    def close(self) -> None:
+        """Have the client say goodbye."""
+        self._client.close(CloseCode.NORMAL, "done")
+        self._pass(self._client, self._server)
+
+    def _pass(self, sender: Connection, receiver: Connection) -> list[Event]:
+        data = b"".join(bytes(part) for part in sender.take_output())
+        reader = FrameReader(self._kind, lambda header, size: True)
+        for frame in reader.receive(data):
+            message, request_id = decode_header(frame.header)
+            link = LinkKind.CTL if isinstance(message, Hello) else self._kind
+            self._frames.append(
+                {
+                    "link": self._number,
+                    "kind": self._kind.name.lower(),
+                    "node": self._node,
+                    "from": "client" if sender is self._client else "node",
+                    "message": type(message).__name__,
+                    "request_id": request_id,
+                    "frame": b"".join(map(bytes, frame_parts(frame.header, bytes(frame.payload), link))).hex(),
+                }
+            )
+        return receiver.receive(data, 0.0)
+
+
+def session_document() -> dict[str, Any]:
+    """Return all that passes when a client reads one small and one larger file from a cluster of three, and puts one."""
+    key = ClusterKey(bytes(range(32)))
+    seeds = {name: bytes([number]) * 32 for number, name in enumerate(("ada", "ben", "cyd"), 1)}
+    client = Credentials(key, bytes(range(32, 64))).node_id
+    members = {
+        name: Member(Credentials(key, seed).node_id, name, "", 1024, (f"192.0.2.{number}:7400",))
+        for number, (name, seed) in enumerate(seeds.items(), 1)
+    }
+    ada, ben = members["ada"], members["ben"]
+    joint = propose(genesis(CLUSTER, ada), list(members.values()))
+    assert joint is not None
+    layout = complete(joint)
+    stamp = layout.cfg(folder_partition("/films"))
+    peers = Peers(tuple(PeerInfo(member.node_id, member.name, member.addresses) for member in members.values()))
+
+    notes, clip, fresh = "/films/notes.txt", "/films/clip.bin", "/films/fresh.bin"
+    texts = {notes: b"three machines, one file\n", clip: bytes(index * index % 251 for index in range(5000)), fresh: b"fresh\n" * 700}
+    rows, cuts = {}, {}
+    for counter, (path, text) in enumerate(texts.items(), 1):
+        pieces = [text[at : at + 4096] for at in range(0, len(text), 4096)] if len(text) > 4096 else []
+        cuts[path] = [(chunk_id_of(ChunkTag.DATA, piece), piece) for piece in pieces]
+        content = Content(1, 4096, 0, tuple(chunk_id for chunk_id, _ in cuts[path]), b"") if pieces else inline_content(text)
+        written = Version(
+            Dot(ada.node_id, counter), (), NOW << 16 | counter, op(counter), Kind.FILE, len(text), 0o644, NOW, "ada", content
+        )
+        rows[path] = published(empty_row(path), written)
+
+    frames: list[dict[str, Any]] = []
+    first = Recorder(frames, 1, LinkKind.CTL, client, ada, layout)
+    first.ask(LayoutGet(5000, 0), LayoutIs(layout.data))
+    first.ask(PeersGet(5000), peers)
+    second = Recorder(frames, 2, LinkKind.CTL, client, ben, layout)
+    partition = folder_partition("/films")
+
+    def read(path: str, row: Row | None) -> None:
+        digest, whole = (row_digest(row), (row,)) if row is not None else (b"", ())
+        first.ask(RowFetch(2000, partition, stamp, path, True), RowIs(digest, whole))
+        second.ask(RowFetch(2000, partition, stamp, path, False), RowIs(digest, ()))
+
+    read(notes, rows[notes])
+    read(clip, rows[clip])
+    bulk = Recorder(frames, 3, LinkKind.BULK, client, ada, layout)
+    for chunk_id, piece in cuts[clip]:
+        bulk.ask(ChunkGet(10_000, chunk_id), ChunkData(), b"", piece)
+    read(fresh, None)
+    holders = tuple(sorted(member.node_id for member in members.values()))
+    for chunk_id, piece in cuts[fresh]:
+        bulk.ask(ChunkPut(12_000, chunk_id, True), ChunkStored(holders), piece)
+    (head,) = rows[fresh].heads
+    first.ask(
+        RowPublish(
+            6000, partition, stamp, head.op_id, fresh, (), Kind.FILE, head.size, head.mode, head.modified_milliseconds, head.writer,
+            head.content, holders,
+        ),
+        Published(head.dot, 3),
+    )  # fmt: skip
+    for recorder in (first, second, bulk):
+        recorder.close()
+
+    names = {member.node_id: member.name for member in members.values()}
+    chunk_ids = [chunk_id for cut in cuts.values() for chunk_id, _ in cut]
+    return {
+        "cluster": [{"key": key.text, "client_seed": bytes(range(32, 64)).hex(), "client_id": client.hex()}],
+        "members": [
+            {"name": member.name, "node_seed": seeds[member.name].hex(), "node_id": member.node_id.hex(), "address": member.addresses[0]}
+            for member in members.values()
+        ],
+        "layout": [
+            {
+                "version": layout.version,
+                "digest": layout.digest.hex(),
+                "bytes": len(layout.data),
+                "copies_wanted": layout.copies_wanted,
+                "copies_needed": layout.copies_needed,
+            }
+        ],
+        "folders": [
+            {"folder": "/films", "partition": partition, "stamp": stamp, "replicas": [names[node] for node in layout.replicas(partition)]}
+        ],
+        "chunks": [
+            {"chunk_id": chunk_id.hex(), "partition": chunk_partition(chunk_id), "homes": [names[n] for n in homes_of(layout, chunk_id)]}
+            for chunk_id in chunk_ids
+        ],
+        "files": [{"path": path, "size": len(text), "sha256": hashlib.sha256(text).hexdigest()} for path, text in texts.items()],
+        "frames": frames,
+    }
+
+
+def homes_of(layout: Layout, chunk_id: ChunkId) -> Sequence[NodeId]:
+    return layout.homes(chunk_partition(chunk_id))
+
+
 DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "messages.json": messages_document,
     "rows.json": rows_document,
     "addresses.json": addresses_document,
     "security.json": security_document,
+    "session.json": session_document,
 }
 
 

@@ -37,7 +37,7 @@ class _Fault(Exception):
 
 def encode(value: object) -> bytes:
     """Return the canonical encoding of an annotated dataclass: the msgpack array of its fields."""
-    write, _ = _compiled(type(value))
+    write, _, _ = _compiled(type(value))
     return _pack(write(value))
 
 
@@ -46,16 +46,28 @@ def decode(cls: type[T], data: Buffer) -> T:
 
     Raises: RemoteProtocolError for anything but the canonical encoding of a valid value.
     """
-    _, read = _compiled(cls)
+    _, read, _ = _compiled(cls)
     try:
         return cast(T, read(_unpack(data)))
     except _Fault as fault:
         raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"{cls.__name__}: {fault}") from None
 
 
+def decode_own(cls: type[T], data: Buffer) -> T:
+    """Return the `cls` that `data` encodes, where a checksum proves that this implementation encoded it: only types and bounds are checked.
+
+    Raises: RemoteProtocolError.
+    """
+    _, _, build = _compiled(cls)
+    try:
+        return cast(T, build(_structure(data)))
+    except _Fault as fault:
+        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"{cls.__name__}: {fault}") from None
+
+
 def encode_header(message: Message, request_id: int) -> bytes:
     """Return the header of a frame: `[type, request_id, *fields]`."""
-    write, _ = _compiled(type(message))
+    write, _, _ = _compiled(type(message))
     return _pack([message.TYPE, request_id, *write(message)])
 
 
@@ -75,7 +87,7 @@ def decode_header(data: Buffer) -> tuple[Message, int]:
         raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"{cls.__name__}: the request id is no u32")
     if (request_id == 0) != (issubclass(cls, Control) and cls is not Cancel):
         raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"{cls.__name__} with request id {request_id}")
-    _, read = _compiled(cls)
+    _, read, _ = _compiled(cls)
     try:
         return cast(Message, read(structure[2:])), request_id
     except _Fault as fault:
@@ -87,9 +99,20 @@ def _pack(structure: object) -> bytes:
 
 
 def _unpack(data: Buffer) -> Any:
+    structure = _structure(data)
+    try:
+        canonical = _pack(structure)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise _not_msgpack(error) from None
+    if canonical != data:
+        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "the encoding is not canonical")
+    return structure
+
+
+def _structure(data: Buffer) -> Any:
     size = len(data)
     try:
-        structure = msgpack.unpackb(
+        return msgpack.unpackb(
             data,
             raw=False,
             use_list=True,
@@ -100,26 +123,26 @@ def _unpack(data: Buffer) -> Any:
             max_map_len=limits.OPTIONAL_ENTRIES_MAX,
             max_ext_len=0,
         )
-        canonical = _pack(structure)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.OutOfData, msgpack.BufferFull) as error:
-        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"not msgpack: {str(error)[:120]}") from None
-    if canonical != bytes(data):
-        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "the encoding is not canonical")
-    return structure
+        raise _not_msgpack(error) from None
 
 
-_COMPILED: dict[type[Any], tuple[Writer, Reader]] = {}
+def _not_msgpack(error: Exception) -> RemoteProtocolError:
+    return RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"not msgpack: {str(error)[:120]}")
 
 
-def _compiled(cls: type[Any]) -> tuple[Writer, Reader]:
-    """Return the writer and the reader of a class with annotated fields, made once."""
-    pair = _COMPILED.get(cls)
-    if pair is None:
-        pair = _COMPILED[cls] = _make_pair(cls)
-    return pair
+_COMPILED: dict[type[Any], tuple[Writer, Reader, Reader]] = {}
 
 
-def _make_pair(cls: type[Any]) -> tuple[Writer, Reader]:
+def _compiled(cls: type[Any]) -> tuple[Writer, Reader, Reader]:
+    """Return for a class with annotated fields its writer, its reader, and a reader that does not ask `_FAULTS`; made once."""
+    made = _COMPILED.get(cls)
+    if made is None:
+        made = _COMPILED[cls] = _make(cls)
+    return made
+
+
+def _make(cls: type[Any]) -> tuple[Writer, Reader, Reader]:
     hints = get_type_hints(cls, include_extras=True)
     names = list(cls._fields) if issubclass(cls, tuple) else [field.name for field in dataclasses.fields(cls)]  # type: ignore[attr-defined]
     pairs = [_compile(hints[name]) for name in names]
@@ -133,7 +156,7 @@ def _make_pair(cls: type[Any]) -> tuple[Writer, Reader]:
             for name, put in zip(names, writers, strict=True)
         ]
 
-    def read(structure: Any) -> Any:
+    def build(structure: Any) -> Any:
         if type(structure) is not list or len(structure) != len(names):
             raise _Fault(f"{cls.__name__} is an array of {len(names)} fields")
         values = []
@@ -142,13 +165,19 @@ def _make_pair(cls: type[Any]) -> tuple[Writer, Reader]:
                 values.append(take(item))
             except _Fault as inner:
                 raise _Fault(f"{name}: {inner}") from None
-        value = cls(*values)
-        fault = fault_of(value) if fault_of is not None else None
+        return cls(*values)
+
+    if fault_of is None:
+        return write, build, build
+
+    def read(structure: Any) -> Any:
+        value = build(structure)
+        fault = fault_of(value)
         if fault is not None:
             raise _Fault(fault)
         return value
 
-    return write, read
+    return write, read, build
 
 
 def _same(value: Any) -> Any:
@@ -181,7 +210,8 @@ def _compile_plain(hint: Any) -> tuple[Writer, Reader]:
     if isinstance(hint, type) and issubclass(hint, IntEnum):
         return int, _enum_reader(hint)
     if isinstance(hint, type) and (dataclasses.is_dataclass(hint) or hasattr(hint, "_fields")):
-        return _compiled(hint)
+        write, read, _ = _compiled(hint)
+        return write, read
     raise TypeError(f"no wire form for {hint}")
 
 

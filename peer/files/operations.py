@@ -6,6 +6,7 @@ Owns the order of steps of each operation and what its result means. Works over 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from peer.errors import (
@@ -59,6 +60,7 @@ class Operations:
         self._reader = ChunkReader(access)
         self._known_folders: dict[str, None] = {}
         self._making_folders = asyncio.Lock()
+        self._looks: dict[str, _Looks] = {}
 
     # -- writing -------------------------------------------------------------
 
@@ -414,9 +416,24 @@ class Operations:
         await self._publish(folder, self._new_op_id(), context, Kind.DIRECTORY, stored, FOLDER_MODE, now)
 
     async def _recheck_folder(self, folder: str) -> None:
-        """After a commit: a folder that was removed meanwhile is there again."""
+        """After a commit: a folder that was removed meanwhile is there again. Puts that commit during one look share the next."""
         if folder == ROOT:
             return
+        looks = self._looks.setdefault(folder, _Looks())
+        wanted = looks.begun + 1
+        looks.users += 1
+        try:
+            async with looks.lock:
+                if looks.ended < wanted:
+                    looks.begun += 1
+                    await self._recheck(folder)
+                    looks.ended = looks.begun
+        finally:
+            looks.users -= 1
+            if not looks.users:
+                del self._looks[folder]
+
+    async def _recheck(self, folder: str) -> None:
         if winner(await read_row(self._access, folder)) is None:
             self._forget_folders(folder)
             await self._make_folders([*ancestors(folder), folder])
@@ -527,6 +544,16 @@ class Operations:
             held.sort(key=lambda node: homes.index(node) if node in homes else len(homes))
             result.append(held)
         return result
+
+@dataclass(slots=True)
+class _Looks:
+    """The looks at one folder that puts are waiting for, in order of their beginning."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    begun: int = 0
+    ended: int = 0
+    users: int = 0
+
 
 class FileContent:
     """What one version of a file contains. Its bytes stay the same, whatever is put at its path afterwards."""

@@ -22,6 +22,8 @@ from protocol.versions import Row, empty_row, merge
 
 T = TypeVar("T")
 
+HEDGE_SECONDS = 0.25
+"""After so long without a majority those are asked as well that were spared at first."""
 QUORUM_SECONDS = 6.0
 """After so long without a majority a read gives up: nothing was changed."""
 
@@ -39,42 +41,68 @@ def has_majority(sets: Sequence[Sequence[NodeId]], voters: Mapping[NodeId, objec
     return all(sum(node in voters for node in owners) >= len(owners) // 2 + 1 for owners in sets)
 
 
+def fewest_for_majority(sets: Sequence[Sequence[NodeId]], nodes: Sequence[NodeId]) -> int:
+    """Return how many of `nodes`, from the first on, contain a majority of each set; all if no number does."""
+    asked: dict[NodeId, None] = {}
+    for node in nodes:
+        asked[node] = None
+        if has_majority(sets, asked):
+            break
+    return len(asked)
+
+
 async def collect(
     nodes: Sequence[NodeId],
     ask: Callable[[NodeId], Coroutine[object, object, T]],
     enough: Callable[[Mapping[NodeId, T]], bool],
     seconds: float,
     *,
+    at_first: int | None = None,
     finish: bool = False,
 ) -> tuple[dict[NodeId, T], dict[NodeId, Exception]]:
-    """Ask all `nodes` at once and return (answers, failures) as soon as the answers are enough, all have ended, or time is up.
+    """Ask `nodes` and return (answers, failures) as soon as the answers are enough, all have ended, or time is up.
 
-    What is still under way then is cancelled, or with `finish` goes on by itself: a copy more does no harm.
+    All are asked at once, or with `at_first` so many; then another one for each that fails, and the rest after HEDGE_SECONDS.
+    What is still under way at the end is cancelled, or with `finish` goes on by itself: a copy more does no harm.
     Failures are LinkLost, RequestFailed and TimeoutError; anything else is raised.
     """
     loop = asyncio.get_running_loop()
     answers: dict[NodeId, T] = {}
     failures: dict[NodeId, Exception] = {}
-    ended: asyncio.Queue[asyncio.Task[T]] = asyncio.Queue()
-    tasks = {loop.create_task(ask(node)): node for node in nodes}
-    for task in tasks:
-        task.add_done_callback(ended.put_nowait)
+    ended: asyncio.Queue[asyncio.Task[T] | None] = asyncio.Queue()
+    tasks: dict[asyncio.Task[T], NodeId] = {}
+    waiting = list(reversed(nodes))
+
+    def start(count: int) -> None:
+        for _ in range(min(count, len(waiting))):
+            node = waiting.pop()
+            task = loop.create_task(ask(node))
+            tasks[task] = node
+            task.add_done_callback(ended.put_nowait)
+
+    start(len(waiting) if at_first is None else at_first)
+    timers = [loop.call_later(seconds, ended.put_nowait, None)]
+    if waiting:
+        timers.append(loop.call_later(HEDGE_SECONDS, start, len(waiting)))
     try:
-        async with asyncio.timeout(seconds):
-            while len(answers) + len(failures) < len(tasks) and not (answers and enough(answers)):
-                task = await ended.get()
-                try:
-                    answers[tasks[task]] = task.result()
-                except (LinkLost, RequestFailed, TimeoutError) as error:
-                    failures[tasks[task]] = error
-    except TimeoutError:
-        pass
+        while len(answers) + len(failures) < len(nodes) and not (answers and enough(answers)):
+            task = await ended.get()
+            if task is None:
+                break
+            try:
+                answers[tasks[task]] = task.result()
+            except (LinkLost, RequestFailed, TimeoutError) as error:
+                failures[tasks[task]] = error
+                start(1)
     finally:
+        for timer in timers:
+            timer.cancel()
         for task in tasks:
             if not task.done() and not finish:
                 task.cancel()
-            _lingering.add(task)
-            task.add_done_callback(_forget)  # also of those that have ended and were not looked at any more
+            if not task.done() or (tasks[task] not in answers and tasks[task] not in failures):
+                _lingering.add(task)
+                task.add_done_callback(_forget)
     for node in nodes:
         if node not in answers and node not in failures:
             failures[node] = TimeoutError("no answer in time")
@@ -164,6 +192,7 @@ async def _read_row(access: Access, layout: Layout, path: str) -> Row:
         lambda node: fetch(node, full=node == nodes[0]),
         lambda answers: has_majority(sets, answers),
         TRY_SECONDS,
+        at_first=fewest_for_majority(sets, nodes),
     )
     if not has_majority(sets, votes):
         raise_if_stale(layout, failures)
@@ -233,6 +262,7 @@ async def _read_page(access: Access, layout: Layout, folder: str, after: str) ->
         lambda node: fetch(node, after, until, full=False),
         lambda answers: has_majority(sets, {first: None, **answers}),
         TRY_SECONDS,
+        at_first=fewest_for_majority(sets, [first, *others]) - 1,
     )
     if not has_majority(sets, {first: None, **votes}):
         raise_if_stale(layout, more_failures)

@@ -98,12 +98,10 @@ class RowService:
         """Vote on one row."""
         await self._fenced(request.partition, request.stamp)
         try:
-            row = await self._rows.get(request.path)
+            digest, row = await self._rows.vote(request.path, full=request.full)
         except RowCorrupt as error:
             raise self._damaged(error) from None
-        if row is None:
-            return RowIs(b"", ())
-        return RowIs(row_digest(row), (row,) if request.full else ())
+        return RowIs(digest, (row,) if row is not None else ())
 
     async def list(self, request: ListFetch) -> ListPage:
         """Vote on a range of a folder."""

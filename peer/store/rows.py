@@ -16,7 +16,7 @@ from peer.seams import KV, Delete, Put
 from peer.store.formats import ValueCorrupt, unwrap, wrap
 from peer.store.locks import KeyLocks
 from protocol import limits
-from protocol.codec import decode
+from protocol.codec import decode_own
 from protocol.errors import RemoteProtocolError
 from protocol.paths import folder_partition, join, name_of, parent_of
 from protocol.rows import digest_of, range_digest, row_bytes
@@ -65,6 +65,17 @@ class RowStore:
         Raises: RowCorrupt.
         """
         return await self._get(_key(path))
+
+    async def vote(self, path: str, *, full: bool) -> tuple[bytes, Row | None]:
+        """Return the digest of the row of `path` (empty when there is none), and with `full` the row.
+
+        Raises: RowCorrupt.
+        """
+        key = _key(path)
+        value = await self._kv.get(key)
+        if value is None:
+            return b"", None
+        return digest_of(_body(key, value)), _row(key, value) if full else None
 
     async def change(self, path: str, edit: Callable[[Row], Row]) -> Row:
         """Replace the row of `path` by `edit` of it and return the result once it is durable.
@@ -287,7 +298,7 @@ def _body(key: bytes, value: bytes) -> bytes:
 
 def _row(key: bytes, value: bytes) -> Row:
     try:
-        row = decode(Row, _body(key, value))
+        row = decode_own(Row, _body(key, value))
     except RemoteProtocolError as error:
         raise RowCorrupt(_path_of(key), error.reason) from None
     return row

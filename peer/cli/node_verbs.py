@@ -23,7 +23,7 @@ from peer.node import KeyRefused, MembersChanged, Node, NodeEvent, Notice, Ready
 from peer.real.interfaces import unknown_interfaces
 from peer.real.keys import new_key
 from peer.real.loop import run
-from peer.real.memory import give_back_large_buffers
+from peer.real.memory import keep_heap_small
 from protocol import limits
 
 DEFAULT_HOST = "0.0.0.0"
@@ -89,7 +89,6 @@ def up(
         capacity_bytes=capacity_bytes(capacity) if capacity else 0,
         found=found,
     )
-    give_back_large_buffers()
     run(run_node(settings, options))
 
 
@@ -135,9 +134,11 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     for event in held:
         tell(output, stop, event)
     hear = partial(tell, output, stop)
+    heap = asyncio.create_task(keep_heap_small())
     try:
         await asyncio.wait([stop, node.failed], return_when=asyncio.FIRST_COMPLETED)
     finally:
+        heap.cancel()
         remove_node_file(home)
         if not node.failed.done():
             await node.stop()

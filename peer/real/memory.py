@@ -1,19 +1,31 @@
-"""The C library's heap: large buffers go back to the system as soon as they are free.
+"""The C library's heap: fast while chunks stream, small once they have passed.
 
-A chunk's buffer lives for milliseconds. By default glibc raises its threshold for mapped memory after the first of them is freed, and keeps
-what comes later in its heaps: an idle node would hold tens of MiB for ever. A threshold that is set stays where it is.
+Chunks are buffers of up to a few MiB that live for milliseconds. Mapped one by one they would cost a page fault for every 4 KiB, about as much as
+their encryption; kept in the heap they cost nothing, but an idle node would hold tens of MiB for ever. So they stay in the heap,
+and what is free goes back to the system every few seconds.
 """
 
+import asyncio
 import ctypes
 from contextlib import suppress
 from typing import Final
 
+TRIM_SECONDS: Final = 5.0
+_M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-MAPPED_BYTES_MIN: Final = 256 * 1024
-"""The smallest chunk of a file that has several."""
+_M_ARENA_MAX: Final = -8
+_KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Free memory at the top of the heap beyond which the library gives some back at once; buffers larger than that are mapped."""
+_ARENAS_MAX: Final = 2
 
 
-def give_back_large_buffers() -> None:
-    """Have buffers of at least MAPPED_BYTES_MIN mapped and unmapped one by one; does nothing where the C library has no such setting."""
+async def keep_heap_small() -> None:
+    """Give free memory back every TRIM_SECONDS, for ever; returns at once where the C library has no such function."""
     with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)
+        library = ctypes.CDLL(None)
+        for parameter, value in ((_M_MMAP_THRESHOLD, _KEPT_BYTES_MAX), (_M_TRIM_THRESHOLD, _KEPT_BYTES_MAX), (_M_ARENA_MAX, _ARENAS_MAX)):
+            library.mallopt(parameter, value)
+        trim = library.malloc_trim
+        while True:
+            await asyncio.sleep(TRIM_SECONDS)
+            trim(0)

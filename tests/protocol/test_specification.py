@@ -6,6 +6,7 @@
 import ast
 import dataclasses
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from protocol.fields import Binary, Entries, Items, Text, Unsigned
 from protocol.messages import MESSAGES, Answer, Carrier, Control, Message, Request
 
 SPECIFICATION = Path(__file__).parents[2] / "protocol" / "README.md"
+VECTORS = Path(__file__).parents[1] / "data" / "wire"
 
 ENUMS: tuple[type[IntEnum], ...] = (messages.LinkKind, messages.Role, versions.Kind, manifest.ChunkTag)
 VALUES: tuple[type[Any], ...] = (
@@ -240,6 +242,26 @@ def test_every_hash_context_stands_in_the_specification():
     contexts = [value for name, value in vars(hashing).items() if name.startswith("CONTEXT_")]
     for context in [*contexts, keys._CONTEXT_CHECKSUM]:
         assert f'"{context}"' in text
+
+
+def certificate_of(name: str, values: dict[str, str]) -> str:
+    """Return a certificate (DER, hexadecimal) as the specification spells it out."""
+    found = block_pattern(name).search(SPECIFICATION.read_text(encoding="utf-8"))
+    assert found is not None
+    lines = [line.strip() for line in found[2].strip().splitlines() if not line.startswith("```")]
+    template = "".join(re.split(r"\s{2,}", line)[0] for line in lines).replace(" ", "")
+    for placeholder, value in values.items():
+        template = template.replace(f"{{{placeholder}}}", value)
+    return template
+
+
+@pytest.mark.parametrize("example", json.loads((VECTORS / "security.json").read_text())["keys"], ids=lambda example: example["tag"])
+def test_certificates_are_as_the_specification_spells_them_out(example: dict[str, str]) -> None:
+    authority, node = example["ca_certificate"], example["node_certificate"]
+    key = authority[authority.index("032100") + 6 :][:64]
+    assert certificate_of("authority", {"key": key, "signature": authority[-128:]}) == authority
+    values = {"serial": node[node.index("0208") + 4 :][:16], "id": example["node_id"].encode().hex(), "key": example["node_public_key"]}
+    assert certificate_of("node", {**values, "signature": node[-128:]}) == node
 
 
 def test_every_message_and_nested_value_says_what_it_means():

@@ -25,7 +25,7 @@ from protocol.framing import FrameReader, frame_parts
 from protocol.identity import ChunkId, ClusterId, NodeId, OpId, node_id_of
 from protocol.layout import Layout, Member, complete, follows, genesis, pack_partitions, propose
 from protocol.limits import PARTITIONS
-from protocol.manifest import NO_CONTENT, ChunkTag, Content, chunk_id_of, chunk_partition, inline_content, pack_manifest
+from protocol.manifest import NO_CONTENT, ChunkTag, Content, chunk_id_of, chunk_partition, content_fault, inline_content, pack_manifest
 from protocol.messages import (
     MESSAGES,
     Answer,
@@ -69,7 +69,7 @@ from protocol.messages import (
     StatusGet,
     SyncReport,
 )
-from protocol.paths import folder_partition, row_partition
+from protocol.paths import folder_partition, is_canonical, row_partition
 from protocol.rows import range_digest, row_digest
 from protocol.versions import Dot, Kind, Row, Vector, Version, context_of, empty_row, merge, published, winner
 
@@ -218,6 +218,34 @@ def merges() -> list[tuple[str, Row, Row]]:
     ]
 
 
+MANIFEST = chunk_id_of(ChunkTag.MANIFEST, CHUNK)
+CONTENTS: tuple[tuple[str, int, Content], ...] = (
+    ("an empty file", 0, NO_CONTENT),
+    ("the largest that is inline", 4096, inline_content(bytes(4096))),
+    ("one chunk, which is shorter than a chunk", 4097, Content(1, 262_144, 0, (CHUNK,), b"")),
+    ("the most chunks that a row lists", 64 * 262_144, Content(1, 262_144, 0, (CHUNK,) * 64, b"")),
+    ("one manifest", 64 * 262_144 + 1, Content(1, 262_144, 1, (MANIFEST,), b"")),
+    ("the largest of one manifest", 4096 * 262_144, Content(1, 262_144, 1, (MANIFEST,), b"")),
+    ("a manifest of manifests", 4096 * 262_144 + 1, Content(1, 262_144, 2, (MANIFEST,), b"")),
+)
+CONTENTS_REFUSED: tuple[tuple[str, int, Content], ...] = (
+    ("inline bytes of another length than the size", 2, inline_content(b"one")),
+    ("chunks for what fits inline", 4096, Content(1, 1024, 0, (CHUNK,) * 4, b"")),
+    ("chunks and inline bytes", 5000, Content(1, 8192, 0, (CHUNK,), b"one")),
+    ("no chunks, but a strategy", 0, Content(1, 0, 0, (), b"")),
+    ("an unknown strategy", 5000, Content(2, 8192, 0, (CHUNK,), b"")),
+    ("a chunk size of 0", 5000, Content(1, 0, 0, (CHUNK,), b"")),
+    ("chunks beyond 4 MiB", 5000, Content(1, 4_194_305, 0, (CHUNK,), b"")),
+    ("a chunk too many", 5000, Content(1, 8192, 0, (CHUNK,) * 2, b"")),
+    ("a manifest where data chunks are listed", 5000, Content(1, 8192, 0, (MANIFEST,), b"")),
+    ("a data chunk as the root", 65 * 8192, Content(1, 8192, 1, (CHUNK,), b"")),
+    ("two roots", 65 * 8192, Content(1, 8192, 1, (MANIFEST,) * 2, b"")),
+    ("a manifest for what a row lists", 64 * 8192, Content(1, 8192, 1, (MANIFEST,), b"")),
+    ("two levels for what one manifest lists", 4096 * 8192, Content(1, 8192, 2, (MANIFEST,), b"")),
+    ("three levels", 4097 * 8192, Content(1, 8192, 3, (MANIFEST,), b"")),
+)
+
+
 def rows_document() -> dict[str, Any]:
     examples = []
     for why, left, right in merges():
@@ -238,10 +266,25 @@ def rows_document() -> dict[str, Any]:
         "row": [{"fields": plain(ROW), "encoded": encode(ROW).hex(), "digest": row_digest(ROW).hex()}],
         "range": [{"digests": plain(tuple(digests)), "digest": range_digest(digests).hex()}],
         "merge": examples,
+        "contents": [{"why": why, "size": size, "encoded": encode(content).hex()} for why, size, content in CONTENTS],
+        "refused contents": [{"why": why, "size": size, "encoded": encode(content).hex()} for why, size, content in CONTENTS_REFUSED],
     }
 
 
 # -- addresses ---------------------------------------------------------------
+
+PATHS_REFUSED: tuple[tuple[str, str], ...] = (
+    ("not absolute", "a"),
+    ("empty", ""),
+    ("a / at the end", "/a/"),
+    ("an empty component", "/a//b"),
+    ("a component .", "/a/."),
+    ("a component ..", "/a/../b"),
+    ("a NUL", "/a\0b"),
+    ("not NFC: e and a combining accent", "/e\u0301"),
+    ("a component of 256 bytes", "/" + "é" * 128),
+    ("4097 bytes", "/aaaaaaaaaaaaaaa" * 256 + "a"),
+)
 
 
 def addresses_document() -> dict[str, Any]:
@@ -267,6 +310,7 @@ def addresses_document() -> dict[str, Any]:
     assert follows(joint, Layout.from_bytes(settled.data)) is None
     return {
         "paths": [{"path": path, "partition": row_partition(path)} for path in paths],
+        "refused paths": [{"why": why, "path": path} for why, path in PATHS_REFUSED],
         "folders": [{"folder": folder, "partition": folder_partition(folder)} for folder in ("/", "/films", "/films/2024")],
         "chunks": [
             {"tag": int(tag), "data": data.hex(), "id": chunk_id_of(tag, data).hex(), "partition": chunk_partition(chunk_id_of(tag, data))}
@@ -518,6 +562,21 @@ def test_rows_of_the_vectors_merge_either_way(example):
     left, right, merged = (decode(Row, bytes.fromhex(example[side])) for side in ("left", "right", "merged"))
     assert merge(left, right) == merge(right, left) == merged
     assert merge(merged, left) == merged
+
+
+@pytest.mark.parametrize(("size", "content"), [each[1:] for each in CONTENTS], ids=[each[0] for each in CONTENTS])
+def test_content_that_is_right_is_taken(size, content):
+    assert content_fault(content, size) is None
+
+
+@pytest.mark.parametrize(("size", "content"), [each[1:] for each in CONTENTS_REFUSED], ids=[each[0] for each in CONTENTS_REFUSED])
+def test_content_that_contradicts_itself_is_refused(size, content):
+    assert content_fault(content, size) is not None
+
+
+@pytest.mark.parametrize(("why", "path"), PATHS_REFUSED, ids=[why for why, _ in PATHS_REFUSED])
+def test_a_path_that_is_to_be_refused_is_not_canonical(why, path):
+    assert not is_canonical(path)
 
 
 @pytest.mark.parametrize("example", load("security.json")["keys"], ids=lambda example: example["tag"])

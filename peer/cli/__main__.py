@@ -1,5 +1,5 @@
 """`python -m peer.cli`, the same as the command `shoal`."""
 
-from peer.cli.main import main
+from peer.cli.start import main
 
 main()

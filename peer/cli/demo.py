@@ -38,7 +38,14 @@ RETURN_SECONDS = 60.0
 CHUNKS_SHOWN = 8
 
 
-@click.command(cls=Verb, short_help="Show it: a cluster, a kill, every byte back.")
+@click.command(
+    cls=Verb,
+    short_help="Show it: a cluster, a kill, every byte back.",
+    examples=(
+        "shoal demo",
+        "shoal demo --nodes 7 --file film.mp4",
+    ),
+)
 @click.option("--nodes", default=5, type=click.IntRange(NODES_MIN, len(NAMES)), show_default=True, help="How many nodes.")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="The file to keep (default: 64 MiB that it makes).")
 @pass_settings
@@ -75,7 +82,7 @@ class Demo:
             finally:
                 await nodes.stop()
         seconds = time.monotonic() - self._began_at
-        self._output.result(
+        self._output.done(
             {"ok": True, "seconds": round(seconds, 1)},
             f"\nAll of it held, in {seconds:.0f} s. The nodes are stopped and their folders removed.",
         )
@@ -124,8 +131,8 @@ class Demo:
     async def _put(self, nodes: LocalNodes, source: Path, remote: str, size: int) -> list[ChunkPlace]:
         began_at = time.monotonic()
         async with Client.connect(nodes.nodes[0].address, key=nodes.key.text) as client:
-            with self._output.transfer("put", size) as bar:
-                result = await client.put_file(source, remote, on_progress=bar)
+            with self._output.transfer("put") as transfer, transfer.only_file(size) as progress:
+                result = await client.put_file(source, remote, on_progress=progress)
             seconds = time.monotonic() - began_at
             self._tell(
                 f"Done in {seconds:.1f} s ({size_text(size / seconds)}/s): version {result.version}, "
@@ -134,9 +141,9 @@ class Demo:
             places = [place async for place in client.where(remote)]
         if result.copies < NODES_MIN:
             raise ShoalError(f"the file has {result.copies} copies and {NODES_MIN} were wanted, with all nodes up")
-        if places and not self._output.is_json:
+        if places:
             self._tell("Where its chunks lie:")
-            self._output.table(chunk_table(nodes.nodes, places))
+            self._output.show(chunk_table(nodes.nodes, places))
         return places
 
     async def _wait_until_alive(self, key: ClusterKey, asked: LocalNode, returned: LocalNode) -> None:
@@ -150,12 +157,10 @@ class Demo:
 
     def _say(self, text: str) -> None:
         self._step += 1
-        if not self._output.is_json:
-            self._output.console.print(Text(f"\n{self._step}. {text}", style="bold"))
+        self._output.show(Text(f"\n{self._step}. {text}", style="bold"))
 
     def _tell(self, text: str) -> None:
-        if not self._output.is_json:
-            self._output.console.print(Text(text))
+        self._output.show(Text(text))
 
 
 def make_file(path: Path) -> Path:

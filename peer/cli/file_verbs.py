@@ -1,39 +1,42 @@
-"""The verbs of a user: put, get, cat, ls, stat, rm, mkdir, where. Parsing and rendering only; `peer.client` does the work."""
+"""The verbs of a user: put, get, cat, ls, stat, rm, mkdir, cp, mv, where. Parsing only; `peer.client` does the work."""
 
-from collections.abc import Coroutine
 from pathlib import Path
 
 import click
 
+from peer.cli.completion import local_paths, remote_paths, sources_of_get, sources_of_put
 from peer.cli.output import Output
+from peer.cli.rendering import (
+    entry_document,
+    entry_text,
+    place_document,
+    place_text,
+    put_document,
+    put_text,
+    stat_document,
+    stat_text,
+)
 from peer.cli.settings import Settings, Verb, pass_settings
-from peer.cli.text import mode_text, printable, range_of, size_text, time_text
+from peer.cli.text import printable, range_of, size_text
 from peer.cli.transfer import (
     OF_ONE_FILE,
     Download,
+    Naming,
     Upload,
+    announced,
     for_each,
     is_remote_folder,
     plan_downloads,
+    plan_namings,
     plan_uploads,
 )
-from peer.cli.world import client_of
+from peer.cli.world import client_of, finish
 from peer.client.local_files import get_file, get_pipe, put_file, put_pipe
 from peer.errors import AlreadyThere, WrongUsage
-from peer.files.entries import ChunkPlace, Entry, PutResult, Stat
-from peer.real.loop import run
 from protocol.paths import ROOT, normalise
 
 STDIN = 0
 STDOUT = 1
-SHORT_HASH_DIGITS = 16
-
-
-def finish(work: Coroutine[object, object, int | None]) -> None:
-    """Run the work of a verb; a code that is not 0 becomes the exit code, after all was said."""
-    code = run(work)
-    if code:
-        raise click.exceptions.Exit(code)
 
 
 def check_operands(verb: str, sources: tuple[str, ...], last: str, *, target: str) -> None:
@@ -47,10 +50,18 @@ def check_operands(verb: str, sources: tuple[str, ...], last: str, *, target: st
         raise WrongUsage(f"{last} to where? name a {target} target as well: see `shoal {verb} --help`")
 
 
-@click.command(cls=Verb, short_help="Store files or folders.")
+@click.command(
+    cls=Verb,
+    short_help="Store files or folders.",
+    examples=(
+        "shoal put film.mp4 /films/          # as /films/film.mp4",
+        "shoal put -r photos /photos         # the folder; again after an interrupt",
+        "tar c work | shoal put - /work.tar  # what a pipe gives",
+    ),
+)
 @click.option("-r", "recursive", is_flag=True, help="Folders with all that is in them.")
-@click.argument("local", nargs=-1, metavar="LOCAL...")
-@click.argument("remote", default="", metavar="REMOTE")
+@click.argument("local", nargs=-1, metavar="LOCAL...", shell_complete=sources_of_put)
+@click.argument("remote", default="", metavar="REMOTE", shell_complete=remote_paths)
 @pass_settings
 def put(settings: Settings, recursive: bool, local: tuple[str, ...], remote: str) -> None:
     """Store LOCAL files (- is standard input) as REMOTE, or in it if it is a folder or ends in /.
@@ -63,26 +74,35 @@ def put(settings: Settings, recursive: bool, local: tuple[str, ...], remote: str
     async def work() -> int:
         output = Output(settings)
         async with client_of(settings) as client:
-            plan = plan_uploads(client, local, remote, recursive=recursive, warn=output.warn)
-            with output.transfer("put", total_size(local)) as bar:
+            plan = plan_uploads(client, local, remote, recursive=recursive, left_out=output.left_out)
+            with output.transfer("put") as transfer:
 
                 async def store(upload: Upload) -> None:
-                    if upload.local == "-":
-                        result = await put_pipe(client, STDIN, upload.remote, bar)
-                    else:
-                        result = await put_file(client, Path(upload.local), upload.remote, bar)
-                    output.result(put_document(result), put_text(result))
+                    with transfer.file(upload.size) as progress:
+                        if upload.local == "-":
+                            result = await put_pipe(client, STDIN, upload.remote, progress)
+                        else:
+                            result = await put_file(client, Path(upload.local), upload.remote, progress)
+                    output.done(put_document(result), put_text(result))
 
-                return await for_each(plan, store, output.error)
+                return await for_each(announced(plan, transfer), store, output.error)
 
     normalise(remote)
     finish(work())
 
 
-@click.command(cls=Verb, short_help="Fetch files or folders.")
+@click.command(
+    cls=Verb,
+    short_help="Fetch files or folders.",
+    examples=(
+        "shoal get /films/film.mp4 .         # again after an interrupt: it goes on",
+        "shoal get -r /photos photos",
+        "shoal get /work.tar - | tar x",
+    ),
+)
 @click.option("-r", "recursive", is_flag=True, help="Folders with all that is in them.")
-@click.argument("remote", nargs=-1, metavar="REMOTE...")
-@click.argument("local", default="", metavar="LOCAL")
+@click.argument("remote", nargs=-1, metavar="REMOTE...", shell_complete=sources_of_get)
+@click.argument("local", default="", metavar="LOCAL", shell_complete=local_paths)
 @pass_settings
 def get(settings: Settings, recursive: bool, remote: tuple[str, ...], local: str) -> None:
     """Fetch REMOTE files to LOCAL (- is standard output), or into it if it is a folder or ends in /.
@@ -97,30 +117,34 @@ def get(settings: Settings, recursive: bool, remote: tuple[str, ...], local: str
         async with client_of(settings) as client:
             if local == "-":
                 for path in paths:
-                    with output.transfer(path, None) as bar:
-                        await get_pipe(client, path, STDOUT, bar)
+                    with output.transfer(path, writes_stdout=True) as transfer, transfer.only_file(None) as progress:
+                        await get_pipe(client, path, STDOUT, progress)
                 return None
-            single = None
-            if len(paths) == 1 and paths[0] != ROOT:
-                single = await client.entry(paths[0])
-            size = single.size if single is not None and single.type == "file" else None
-            with output.transfer("get", size) as bar:
+            plan = plan_downloads(client, paths, local, recursive=recursive)
+            with output.transfer("get") as transfer:
 
                 async def fetch(download: Download) -> None:
-                    entry = await get_file(client, download.entry, download.local, bar)
+                    with transfer.file(download.size) as progress:
+                        entry = await get_file(client, download.entry, download.local, progress, progress.found)
                     document = {**entry_document(entry), "local": str(download.local)}
-                    output.result(document, f"{printable(f'{entry.path} -> {download.local}')}  {size_text(entry.size)}  verified")
+                    output.done(document, f"{printable(f'{entry.path} -> {download.local}')}  {size_text(entry.size)}  verified")
 
-                return await for_each(plan_downloads(client, paths, local, recursive=recursive), fetch, output.error)
+                return await for_each(announced(plan, transfer), fetch, output.error)
 
     if local == "-" and recursive:
         raise WrongUsage("a folder does not fit into standard output: name a local folder")
     finish(work())
 
 
-@click.command(cls=Verb)
+@click.command(
+    cls=Verb,
+    examples=(
+        "shoal cat /notes.txt",
+        "shoal cat --range 0-1023 /films/film.mp4 | file -",
+    ),
+)
 @click.option("--range", "span", default="", metavar="A-B", help="Bytes A to B only, both included and counted from 0; A- to the end.")
-@click.argument("remote")
+@click.argument("remote", shell_complete=remote_paths)
 @pass_settings
 def cat(settings: Settings, span: str, remote: str) -> None:
     """Write a file to standard output."""
@@ -133,16 +157,24 @@ def cat(settings: Settings, span: str, remote: str) -> None:
     async def work() -> None:
         output = Output(settings)
         async with client_of(settings) as client:
-            with output.transfer(path, None) as bar:
-                await get_pipe(client, path, STDOUT, bar, begin, end)
+            with output.transfer(path, writes_stdout=True) as transfer, transfer.only_file(None) as progress:
+                await get_pipe(client, path, STDOUT, progress, begin, end)
 
     finish(work())
 
 
-@click.command(cls=Verb)
+@click.command(
+    cls=Verb,
+    examples=(
+        "shoal ls                            # what is in the root",
+        "shoal ls -lR /films",
+        "shoal ls --json /films | jq .size",
+    ),
+)
 @click.option("-l", "long", is_flag=True, help="Mode, size, time, version as well.")
 @click.option("-R", "recursive", is_flag=True, help="What is in the folders as well.")
-@click.argument("remote", default=ROOT)
+@click.option("-h", "habit", is_flag=True, hidden=True, expose_value=False)  # `ls -lh` is in many fingers; units are shown anyway
+@click.argument("remote", default=ROOT, shell_complete=remote_paths)
 @pass_settings
 def ls(settings: Settings, long: bool, recursive: bool, remote: str) -> None:
     """List a folder. Concurrent versions of one file are entries of their own."""
@@ -157,8 +189,14 @@ def ls(settings: Settings, long: bool, recursive: bool, remote: str) -> None:
     finish(work())
 
 
-@click.command(cls=Verb)
-@click.argument("remote")
+@click.command(
+    cls=Verb,
+    examples=(
+        "shoal stat /films/film.mp4          # its version, and how many copies",
+        "shoal stat --json /films/film.mp4 | jq .copies",
+    ),
+)
+@click.argument("remote", shell_complete=remote_paths)
 @pass_settings
 def stat(settings: Settings, remote: str) -> None:
     """Show everything about one path."""
@@ -172,9 +210,15 @@ def stat(settings: Settings, remote: str) -> None:
     finish(work())
 
 
-@click.command(cls=Verb)
+@click.command(
+    cls=Verb,
+    examples=(
+        "shoal rm /notes.txt",
+        "shoal rm -r /photos/2019",
+    ),
+)
 @click.option("-r", "recursive", is_flag=True, help="Folders with all that is in them.")
-@click.argument("remote", nargs=-1, required=True)
+@click.argument("remote", nargs=-1, required=True, shell_complete=remote_paths)
 @pass_settings
 def rm(settings: Settings, recursive: bool, remote: tuple[str, ...]) -> None:
     """Remove files, or empty folders.
@@ -195,14 +239,20 @@ def rm(settings: Settings, recursive: bool, remote: tuple[str, ...]) -> None:
                     code = code or error.exit_code
                     continue
                 text = f"removed {printable(path)}" + (f" ({count} entries)" if count > 1 else "")
-                output.result({"path": path, "removed": count}, text)
+                output.done({"path": path, "removed": count}, text)
         return code
 
     finish(work())
 
 
-@click.command(cls=Verb)
-@click.argument("remote")
+@click.command(
+    cls=Verb,
+    examples=(
+        "shoal mkdir /films/2026             # and /films; a put makes its folders itself",
+        "shoal mkdir /inbox",
+    ),
+)
+@click.argument("remote", shell_complete=remote_paths)
 @pass_settings
 def mkdir(settings: Settings, remote: str) -> None:
     """Make a folder, and those above it."""
@@ -213,13 +263,79 @@ def mkdir(settings: Settings, remote: str) -> None:
             if path == ROOT or await is_remote_folder(client, path):
                 raise AlreadyThere(f"{path} is there already")
             await client.make_directory(path)
-        Output(settings).result({"path": path, "type": "dir"}, f"made {printable(path)}")
+        Output(settings).done({"path": path, "type": "dir"}, f"made {printable(path)}")
 
     finish(work())
 
 
-@click.command(cls=Verb)
-@click.argument("remote")
+@click.command(
+    cls=Verb,
+    short_help="Copy files within the cluster; no bytes move.",
+    examples=(
+        "shoal cp /notes.txt /notes.old",
+        "shoal cp /a.jpg /b.jpg /album/      # into the folder",
+    ),
+)
+@click.argument("source", nargs=-1, metavar="SOURCE...", shell_complete=remote_paths)
+@click.argument("target", default="", metavar="TARGET", shell_complete=remote_paths)
+@pass_settings
+def cp(settings: Settings, source: tuple[str, ...], target: str) -> None:
+    """Copy SOURCE files to TARGET, or into it if it is a folder or ends in /. No bytes move: the copy shares them.
+
+    A file that is there is replaced. Folders are not copied for now.
+    """
+    give_names("cp", settings, source, target)
+
+
+@click.command(
+    cls=Verb,
+    short_help="Move or rename files within the cluster.",
+    examples=(
+        "shoal mv /inbox/scan.pdf /letters/  # into the folder",
+        "shoal mv /draft.txt /final.txt",
+    ),
+)
+@click.argument("source", nargs=-1, metavar="SOURCE...", shell_complete=remote_paths)
+@click.argument("target", default="", metavar="TARGET", shell_complete=remote_paths)
+@pass_settings
+def mv(settings: Settings, source: tuple[str, ...], target: str) -> None:
+    """Move SOURCE files to TARGET, or into it if it is a folder or ends in /. No bytes move.
+
+    A file that is there is replaced. After an interrupt there may be both names; the same command again ends it.
+    Folders are not moved for now.
+    """
+    give_names("mv", settings, source, target)
+
+
+def give_names(verb: str, settings: Settings, sources: tuple[str, ...], target: str) -> None:
+    """Run `cp` or `mv`."""
+    check_operands(verb, sources, target, target="remote")
+    for path in (*sources, target):
+        normalise(path)
+
+    async def work() -> int:
+        output = Output(settings)
+        async with client_of(settings) as client:
+            give = client.copy if verb == "cp" else client.move
+
+            async def give_name(naming: Naming) -> None:
+                result = await give(naming.source, naming.target)
+                text = f"{printable(naming.source)} -> {put_text(result)}"
+                output.done({**put_document(result), "source": naming.source}, text)
+
+            return await for_each(plan_namings(client, sources, target), give_name, output.error)
+
+    finish(work())
+
+
+@click.command(
+    cls=Verb,
+    examples=(
+        "shoal where /films/film.mp4",
+        "shoal where --json /films/film.mp4 | jq -r .nodes[] | sort | uniq -c",
+    ),
+)
+@click.argument("remote", shell_complete=remote_paths)
 @pass_settings
 def where(settings: Settings, remote: str) -> None:
     """Show which machines hold which chunk of a file."""
@@ -236,83 +352,3 @@ def where(settings: Settings, remote: str) -> None:
             output.note(f"{path} has no chunks: its content lies in its row, on the machines that keep the name")
 
     finish(work())
-
-
-# -- rendering ---------------------------------------------------------------
-
-
-def total_size(sources: tuple[str, ...]) -> int | None:
-    """Return how many bytes a put of these moves, where that is known without a walk."""
-    paths = [Path(source) for source in sources]
-    if not all(path.is_file() for path in paths):
-        return None
-    return sum(path.stat().st_size for path in paths)
-
-
-def put_document(result: PutResult) -> dict[str, object]:
-    """Return the JSON shape of a put."""
-    return {"path": result.path, "version": result.version, "size": result.size, "copies": result.copies}
-
-
-def put_text(result: PutResult) -> str:
-    """Return a put as one line."""
-    return f"{printable(result.path)}  version {result.version}  {size_text(result.size)}  copies={result.copies}"
-
-
-def entry_document(entry: Entry) -> dict[str, object]:
-    """Return the JSON shape of an entry of a folder; times are seconds since 1970, UTC."""
-    return {
-        "path": entry.path,
-        "name": entry.name,
-        "type": entry.type,
-        "size": entry.size,
-        "modified": entry.modified_milliseconds / 1000,
-        "version": entry.version,
-        "mode": entry.mode,
-        "writer": entry.writer,
-        "conflict": entry.conflict,
-    }
-
-
-def entry_text(entry: Entry, *, long: bool, whole_path: bool) -> str:
-    """Return an entry as `ls` shows it; a folder ends in /."""
-    name = printable(entry.path if whole_path else entry.name) + ("/" if entry.type == "dir" else "")
-    if not long:
-        return name
-    size = size_text(entry.size) if entry.type == "file" else "-"
-    return f"{mode_text(entry.mode, entry.type)}  {size:>10}  {time_text(entry.modified_milliseconds)}  {entry.version:<16}  {name}"
-
-
-def stat_document(found: Stat) -> dict[str, object]:
-    """Return the JSON shape of a stat."""
-    conflicts = [entry_document(entry) for entry in found.conflicts]
-    return {**entry_document(found.entry), "chunks": found.chunks, "copies": found.copies, "conflicts": conflicts}
-
-
-def stat_text(found: Stat) -> str:
-    """Return a stat as lines of `name: value`."""
-    entry = found.entry
-    rows = [
-        ("path", entry.path),
-        ("type", entry.type),
-        ("size", f"{entry.size} ({size_text(entry.size)})"),
-        ("mode", mode_text(entry.mode, entry.type)),
-        ("modified", time_text(entry.modified_milliseconds)),
-        ("version", entry.version),
-        ("writer", entry.writer),
-        ("chunks", str(found.chunks)),
-        ("copies", str(found.copies)),
-        *(("conflict", other.path) for other in found.conflicts),
-    ]
-    return "\n".join(f"{name + ':':<10}{printable(value)}" for name, value in rows)
-
-
-def place_document(place: ChunkPlace) -> dict[str, object]:
-    """Return the JSON shape of a chunk's place."""
-    return {"index": place.index, "hash": place.chunk_id.hex(), "size": place.size, "nodes": list(place.nodes)}
-
-
-def place_text(place: ChunkPlace) -> str:
-    """Return a chunk's place as one line."""
-    nodes = printable(" ".join(place.nodes)) or "nobody"
-    return f"{place.index:>6}  {place.chunk_id.hex()[:SHORT_HASH_DIGITS]}  {size_text(place.size):>10}  {nodes}"

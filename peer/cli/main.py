@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 import click
 
+from peer.cli.completion import completion
 from peer.cli.demo import demo
-from peer.cli.file_verbs import cat, get, ls, mkdir, put, rm, stat, where
+from peer.cli.file_verbs import cat, cp, get, ls, mkdir, mv, put, rm, stat, where
 from peer.cli.node_verbs import key, up
 from peer.cli.output import report_error
 from peer.cli.settings import Settings, VerbGroup
+from peer.cli.start import INTERRUPTED, INTERRUPTED_CODE, INTERRUPTED_EXIT
 from peer.cli.status import status
+from peer.cli.tree_verbs import du, find
 from peer.errors import ShoalError, WrongUsage
 from protocol.errors import InvalidPath
 
@@ -24,11 +27,11 @@ log = logging.getLogger(__name__)
 class Interrupted(ShoalError):
     """Somebody pressed Ctrl-C."""
 
-    exit_code = 130
-    code = "interrupted"
+    exit_code = INTERRUPTED_EXIT
+    code = INTERRUPTED_CODE
 
     def __init__(self) -> None:
-        super().__init__("interrupted: the same command again is safe and goes on")
+        super().__init__(INTERRUPTED)
 
 
 class Shoal(VerbGroup):
@@ -81,7 +84,15 @@ def fail(error: ShoalError, settings: Settings) -> None:
     sys.exit(error.exit_code)
 
 
-@click.group(cls=Shoal, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Shoal,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples=(
+        "shoal up                            # a node; the first one founds a cluster",
+        "shoal put film.mp4 /films/          # a file into it, from any machine of it",
+        "shoal status                        # how it is",
+    ),
+)
 @click.version_option(package_name="shoal")
 def main() -> None:
     """A replicated file network for the machines of a LAN."""
@@ -92,5 +103,5 @@ def _finished(code: int | None) -> int | None:
     return code
 
 
-for verb in (up, key, put, get, cat, ls, stat, rm, mkdir, where, status, demo):
+for verb in (up, key, put, get, cat, ls, stat, rm, mkdir, cp, mv, du, find, where, status, demo, completion):
     main.add_command(verb)

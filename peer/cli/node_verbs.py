@@ -1,17 +1,18 @@
 """The verbs of a node's owner: `up` runs one, `key` shows and makes the key of a cluster."""
 
 import asyncio
+import os
 import platform
 import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import click
 
 from peer.cli.output import Output
+from peer.cli.service_manager import ServiceManager
 from peer.cli.settings import Settings, Verb, VerbGroup, pass_settings
 from peer.cli.text import size_of
 from peer.cli.world import build_node_world, discovery_on
@@ -46,7 +47,15 @@ class UpOptions:
     found: bool
 
 
-@click.command(cls=Verb)
+@click.command(
+    cls=Verb,
+    short_help="Run a node in the foreground.",
+    examples=(
+        "shoal up                            # the first machine founds a cluster",
+        "shoal up --key-file cluster.key     # the others find and join it",
+        "shoal up --join 192.168.1.5:7400    # where multicast does not reach",
+    ),
+)
 @click.option("--name", default="", help="What people call this node (default: the name of this machine).")
 @click.option("--listen", default="", metavar="HOST:PORT", help=f"Default {DEFAULT_HOST}:{DEFAULT_PORT}, or the next free port.")
 @click.option("--join", multiple=True, metavar="HOST:PORT", help="Also look for the cluster at this address. Repeatable.")
@@ -124,27 +133,47 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     if chosen.is_new:
         write_key(home / KEY_FILE, chosen.key.text)
         output.note(f"a new cluster: its key is {home / KEY_FILE}; whoever has it is in")
-        output.note(f"copy it to the other machines, and there: shoal up --key-file {KEY_FILE}")
     if identity.replaced:
         output.warn(
             f"{identity.replaced}: this node begins as a new member and keeps its chunks; "
             "under its old id it stays in the layout and counts as failed"
         )
+
+    def note_event(event: NodeEvent) -> None:
+        tell(output, stop, event)
+        manager.tell(event)
+
+    manager = ServiceManager(os.environ)
     write_node_file(home, name=options.name, node_id=node.node_id.hex(), addresses=tuple(node.addresses))
     for event in held:
-        tell(output, stop, event)
-    hear = partial(tell, output, stop)
-    heap = asyncio.create_task(keep_heap_small())
+        note_event(event)
+    hear = note_event
+    if chosen.is_new:
+        for line in next_steps(settings, options, node.addresses[0]):
+            output.note(line)
+    chores = [asyncio.create_task(keep_heap_small()), asyncio.create_task(manager.keep_telling_alive())]
     try:
         await asyncio.wait([stop, node.failed], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        heap.cancel()
+        manager.tell_stopping()
+        for chore in chores:
+            chore.cancel()
         remove_node_file(home)
         if not node.failed.done():
             await node.stop()
     if node.failed.done():
         node.failed.result()  # a store that failed takes no more part in anything: no goodbye
     stop.result()
+
+
+def next_steps(settings: Settings, options: UpOptions, address: str) -> list[str]:
+    """Return what somebody who has just begun a cluster can do next."""
+    join = "" if options.use_discovery else f" --join {address}"
+    home = f" --home {settings.home}" if settings.home_given else ""
+    return [
+        f"on each other machine, with a copy of that file: shoal up --key-file {KEY_FILE}{join}",
+        f"then in another terminal, here or there: shoal{home} put FILE /FILE, shoal{home} ls, shoal{home} status",
+    ]
 
 
 def tell(output: Output, stop: asyncio.Future[None], event: NodeEvent) -> None:
@@ -215,12 +244,24 @@ def capacity_bytes(text: str) -> int:
         raise WrongUsage(f"--capacity: {error}") from None
 
 
-@click.group(cls=VerbGroup)
+@click.group(
+    cls=VerbGroup,
+    examples=(
+        "shoal key show                      # copy it to another machine",
+        "shoal key new                       # before `shoal up --found`",
+    ),
+)
 def key() -> None:
     """Show or make the key of a cluster."""
 
 
-@key.command("show")
+@key.command(
+    "show",
+    examples=(
+        "shoal key show > cluster.key",
+        "shoal key show | ssh ben 'umask 077; cat > cluster.key'",
+    ),
+)
 @pass_settings
 def key_show(settings: Settings) -> None:
     """Print the key. Whoever has it can read, write and delete everything."""
@@ -231,12 +272,18 @@ def key_show(settings: Settings) -> None:
     Output(settings).result({"key": text}, text)
 
 
-@key.command("new")
+@key.command(
+    "new",
+    examples=(
+        "shoal key new && shoal up --found",
+        "shoal key new --home /srv/shoal",
+    ),
+)
 @pass_settings
 def key_new(settings: Settings) -> None:
     """Make a key in the home, for a cluster that is founded with `shoal up --found`."""
     path = settings.home / KEY_FILE
     write_key(path, new_key().text)
     output = Output(settings)
-    output.result({"path": str(path)}, str(path))
+    output.done({"path": str(path)}, str(path))
     output.note("begin its cluster here with `shoal up --found`; copy it to the others, and there: shoal up --key-file cluster.key")

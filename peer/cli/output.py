@@ -1,33 +1,27 @@
 """What a verb says: results on stdout, everything else on stderr.
 
-Owns the difference between human and JSON output, the one line of an error, and progress bars, which appear when
-something takes longer than a second and stderr is a terminal.
+Owns the difference between human, JSON and quiet output, the one line of an error, and when progress is shown: when something takes
+longer than a second and stderr is a terminal.
 """
 
+import asyncio
 import json
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 
+from peer.cli.progress import Transfer
 from peer.cli.settings import Settings
 from peer.cli.text import printable
 from peer.errors import ShoalError
 
 PROGRESS_AFTER_SECONDS = 1.0
+PROGRESS_PER_SECOND = 4
 PIPE_COLUMNS = 8192
-
-
-class Bar(Protocol):
-    """Progress of one transfer."""
-
-    def __call__(self, count: int) -> None:
-        """Say that so many bytes more are done."""
 
 
 class Output:
@@ -45,20 +39,28 @@ class Output:
         return self._settings.json
 
     def result(self, document: dict[str, object], text: str) -> None:
-        """Say one result: as one line of JSON, or as text, in which names are `printable` already."""
-        if self.is_json:
-            self._line(json_text(document))
-        else:
-            self._line(text)
+        """Say what was asked for: as one line of JSON, or as text, in which names are `printable` already."""
+        self._line(json_text(document) if self.is_json else text)
 
-    def table(self, table: Table) -> None:
-        """Show a table to people."""
-        self.console.print(table)
+    def done(self, document: dict[str, object], text: str) -> None:
+        """Say that something was done. As `result`, but silent with --quiet: the exit code says it as well."""
+        if self.is_json or not self._settings.quiet:
+            self.result(document, text)
+
+    def show(self, what: RenderableType) -> None:
+        """Show a table or styled text to people; silent with --json and --quiet."""
+        if not (self._settings.quiet or self.is_json):
+            self.console.print(what)
 
     def note(self, text: str) -> None:
         """Say something that is no result; silent with --quiet and --json."""
         if not (self._settings.quiet or self.is_json):
             self.error_console.print(printable(text), markup=False)
+
+    def left_out(self, text: str) -> None:
+        """Say what a command leaves out, as its help says that it does; silent with --quiet."""
+        if not self._settings.quiet:
+            self.warn(text)
 
     def warn(self, text: str) -> None:
         """Say something that a person should know even with --quiet."""
@@ -69,16 +71,34 @@ class Output:
         report_error(error, as_json=self.is_json)
 
     @contextmanager
-    def transfer(self, title: str, size: int | None) -> Iterator[Bar]:
-        """Show the progress of one transfer of `size` bytes, once it has taken a second."""
-        if self._settings.quiet or self.is_json or not self.error_console.is_terminal:
-            yield _say_nothing
+    def transfer(self, title: str, *, writes_stdout: bool = False) -> Iterator[Transfer]:
+        """Show the progress of a command, once it has taken a second. Must be entered while an event loop runs.
+
+        With `writes_stdout` the content goes there: a terminal that shows it has no place for anything else.
+        """
+        transfer = Transfer(printable(title))
+        on_terminal = sys.stdout.isatty()
+        if self._settings.quiet or self.is_json or not self.error_console.is_terminal or (writes_stdout and on_terminal):
+            yield transfer
             return
-        bar = _LateBar(self.error_console, printable(title), size)
+        # On one terminal results have to pass above the line; elsewhere they must go where stdout goes.
+        console = self.error_console
+        live = Live(transfer, console=console, refresh_per_second=PROGRESS_PER_SECOND, transient=True, redirect_stdout=on_terminal)
+        timer = asyncio.get_running_loop().call_later(PROGRESS_AFTER_SECONDS, live.start)
         try:
-            yield bar
+            yield transfer
         finally:
-            bar.close()
+            timer.cancel()
+            live.stop()
+
+    @contextmanager
+    def screen(self) -> Iterator[Callable[[RenderableType], None]]:
+        """Give a way to show something to people again and again: in place on a terminal, one after the other elsewhere."""
+        if not self.console.is_terminal:
+            yield lambda what: self.console.print(Group(what, ""))
+            return
+        with Live(console=self.console, auto_refresh=False, vertical_overflow="visible") as live:
+            yield lambda what: live.update(what, refresh=True)
 
     def _line(self, text: str) -> None:
         # Not through rich, which would wrap lines and see markup in names.
@@ -108,41 +128,3 @@ def plain_table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     return table
-
-
-def _say_nothing(count: int) -> None:
-    """The bar of somebody who does not want one."""
-
-
-class _LateBar:
-    """A bar that shows itself when the transfer turns out to be long."""
-
-    def __init__(self, console: Console, title: str, size: int | None) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self._title = title
-        self._size = size
-        self._done = 0
-        self._began_at = time.monotonic()
-        self._task: TaskID | None = None
-
-    def __call__(self, count: int) -> None:
-        self._done += count
-        if self._task is None:
-            if time.monotonic() - self._began_at < PROGRESS_AFTER_SECONDS:
-                return
-            self._progress.start()
-            self._task = self._progress.add_task(self._title, total=self._size)
-        self._progress.update(self._task, completed=self._done)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._task is not None:
-            self._progress.stop()

@@ -66,24 +66,36 @@ def global_options() -> list[click.Parameter]:
             help="Talk to this node (default: the one of this home, else any that is found).",
         ),
         click.Option(["--json"], is_flag=True, expose_value=False, callback=_store, help="JSON on stdout, nothing else."),
-        click.Option(["--quiet"], is_flag=True, expose_value=False, callback=_store, help="No progress and no notes."),
+        click.Option(["--quiet"], is_flag=True, expose_value=False, callback=_store, help="Errors, and what was asked for; nothing else."),
         click.Option(
             ["-v", "verbosity"], count=True, expose_value=False, callback=_store, help="Say more; -vv also shows tracebacks."
         ),
     ]
 
 
-class Verb(click.Command):
-    """A verb, which takes the global options as well."""
+def write_examples(formatter: click.HelpFormatter, examples: tuple[str, ...]) -> None:
+    """End a help text with lines that can be typed as they stand."""
+    with formatter.section("Examples"):
+        for example in examples:
+            formatter.write(f"{'':{formatter.current_indent}}{example}\n")
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
+
+class Verb(click.Command):
+    """A verb, which takes the global options as well and whose help ends with examples."""
+
+    def __init__(self, *args: object, examples: tuple[str, ...], **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # click.Command's own signature
         self.params.extend(global_options())
+        self.examples = examples
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the verb, with the log going where -v says."""
         start_logging(settings_of(ctx).verbosity)
         return super().invoke(ctx)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the end of the help."""
+        write_examples(formatter, self.examples)
 
 
 class VerbGroup(click.Group):
@@ -91,9 +103,14 @@ class VerbGroup(click.Group):
 
     command_class = Verb
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
+    def __init__(self, *args: object, examples: tuple[str, ...], **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # click.Group's own signature
         self.params.extend(global_options())
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the end of the help."""
+        write_examples(formatter, self.examples)
 
 
 def start_logging(verbosity: int) -> None:

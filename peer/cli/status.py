@@ -1,39 +1,91 @@
-"""The verb `status`: the cluster on one screen, and its health in numbers."""
+"""The verb `status`: the cluster on one screen, and its health in numbers; once, or again and again."""
+
+import asyncio
+from contextlib import suppress
+from datetime import datetime
 
 import click
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from peer.cli.output import Output, plain_table
 from peer.cli.settings import Settings, Verb, pass_settings
 from peer.cli.text import count_text, printable, size_text
 from peer.cli.world import client_of
+from peer.errors import ShoalError
 from peer.files.cluster_status import ClusterStatus, MemberStatus
 from peer.real.loop import run
 from protocol.identity import short
 
 STATE_STYLES = {"alive": "green", "joining": "yellow", "dead": "red"}
+WATCH_SECONDS = 2.0
 
 
-@click.command(cls=Verb)
+@click.command(
+    cls=Verb,
+    examples=(
+        "shoal status",
+        "shoal status --watch",
+        "shoal status --json | jq .health.alive",
+    ),
+)
+@click.option("--watch", is_flag=True, help=f"Show it anew every {WATCH_SECONDS:.0f} s, until Ctrl-C (exit 0).")
 @pass_settings
-def status(settings: Settings) -> None:
+def status(settings: Settings, watch: bool) -> None:
     """Show the members of the cluster, and how well the data is kept."""
+    output = Output(settings)
+    if watch:
+        with suppress(KeyboardInterrupt):  # it has no other end
+            run(keep_watching(settings, output))
+    else:
+        found = run(look(settings))
+        if output.is_json:
+            output.result(status_document(found), "")
+        else:
+            output.console.print(status_view(found))
 
-    async def look() -> ClusterStatus:
-        async with client_of(settings) as client:
-            return await client.status()
 
-    show_status(Output(settings), run(look()))
+async def look(settings: Settings) -> ClusterStatus:
+    """Ask once.
+
+    Raises: ShoalError.
+    """
+    async with client_of(settings) as client:
+        return await client.status()
 
 
-def show_status(output: Output, found: ClusterStatus) -> None:
-    """Show a status as one JSON document, or as a table and what follows from it."""
-    if output.is_json:
-        output.result(status_document(found), "")
-        return
+async def keep_watching(settings: Settings, output: Output) -> None:
+    """Show the status again and again; once a node has answered, that none does is shown as well.
+
+    Raises: ShoalError when no node answers at the beginning.
+    """
+    async with client_of(settings) as client:
+        with output.screen() as show:
+            while True:
+                try:
+                    found = await client.status()
+                except ShoalError as error:
+                    if output.is_json:
+                        output.error(error)
+                    else:
+                        show(watched(Text(printable(str(error)), style="red")))
+                else:
+                    if output.is_json:
+                        output.result(status_document(found), "")
+                    else:
+                        show(watched(status_view(found)))
+                await asyncio.sleep(WATCH_SECONDS)
+
+
+def watched(what: RenderableType) -> Group:
+    """Return what is seen with the time at which it was."""
+    return Group(Text(f"{datetime.now():%H:%M:%S}  every {WATCH_SECONDS:.0f} s, Ctrl-C ends it", style="dim"), what)
+
+
+def status_view(found: ClusterStatus) -> Group:
+    """Return a status as a table and what follows from it."""
     alive = sum(member.state == "alive" for member in found.members)
     members = count_text(len(found.members), "member")
-    output.result({}, f"cluster {short(found.cluster_id)}  layout {found.layout_version}  {alive} of {members} alive")
     table = plain_table("name", "id", "address", "state", "zone", ">weight", ">chunks", ">data", ">free")
     for member in found.members:
         own = member.status
@@ -48,9 +100,8 @@ def show_status(output: Output, found: ClusterStatus) -> None:
             size_text(own.chunk_bytes) if own is not None else "?",
             size_text(own.free_bytes) if own is not None else "?",
         )
-    output.table(table)
-    for line in health_lines(found):
-        output.result({}, line)
+    first = f"cluster {short(found.cluster_id)}  layout {found.layout_version}  {alive} of {members} alive"
+    return Group(Text(first), table, *(Text(printable(line)) for line in health_lines(found)))
 
 
 def status_document(found: ClusterStatus) -> dict[str, object]:

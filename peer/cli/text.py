@@ -5,6 +5,8 @@ from datetime import datetime
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?B?)", re.IGNORECASE)
+_AGE = re.compile(r"(\d+)\s*([smhdw])")
+_AGE_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _RANGE = re.compile(r"(\d+)-(\d*)")
 
 
@@ -43,6 +45,20 @@ def range_of(text: str) -> tuple[int, int | None]:
     if int(match[2]) < begin:
         raise ValueError(f"{text!r} ends before it begins")
     return begin, int(match[2]) + 1
+
+
+def moment_of(text: str, now: datetime) -> int:
+    """Return the time since 1970 in milliseconds that `2d` (so long ago) or `2026-01-31 14:00` (local time) means.
+
+    Raises: ValueError.
+    """
+    age = _AGE.fullmatch(text.strip())
+    if age is not None:
+        return int((now.timestamp() - int(age[1]) * _AGE_SECONDS[age[2]]) * 1000)
+    try:
+        return int(datetime.fromisoformat(text.strip()).timestamp() * 1000)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{text!r} is no time: write it like 2d (s, m, h, d, w ago) or 2026-01-31 14:00") from None
 
 
 def time_text(milliseconds: int) -> str:

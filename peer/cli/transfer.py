@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from peer.client.local_files import local_fault
+from peer.cli.progress import Transfer
+from peer.client.local_files import local_fault, not_regular
 from peer.errors import AlreadyThere, DataLost, LocalFault, NoSuchPath, ShoalError, SourceChanged, WrongUsage
 from peer.files.entries import Entry
 from peer.files.operations import Operations
@@ -19,9 +20,12 @@ from protocol.paths import ROOT, join, name_of, normalise
 
 FILES_AT_ONCE = 8
 """Files of one command under way at a time: enough to fill the wire with small ones."""
+FILES_AHEAD = 10_000
+"""So many are looked for ahead, so that what is to come is known."""
 LEFT_OUT = {"link": "a symbolic link", "other": "neither file nor folder"}
 """What `put -r` does not store."""
 T = TypeVar("T")
+Moved = TypeVar("Moved", "Upload", "Download")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class Upload:
 
     local: str
     remote: str
+    size: int | None
+    """When it was looked for; None for what has no size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,19 @@ class Download:
 
     entry: Entry
     local: Path
+
+    @property
+    def size(self) -> int:
+        """What will come."""
+        return self.entry.size
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """A remote file and the remote path that it gets."""
+
+    source: str
+    target: str
 
 
 OF_ONE_FILE = (LocalFault, SourceChanged, WrongUsage, NoSuchPath, AlreadyThere, DataLost)
@@ -58,7 +77,7 @@ async def is_remote_folder(client: Operations, path: str) -> bool:
 
 
 async def plan_uploads(
-    client: Operations, sources: Sequence[str], remote: str, *, recursive: bool, warn: Callable[[str], None]
+    client: Operations, sources: Sequence[str], remote: str, *, recursive: bool, left_out: Callable[[str], None]
 ) -> AsyncIterator[Upload | ShoalError]:
     """Yield each file that `put` stores, and where, or what is wrong with one of them. Empty folders are made on the way.
 
@@ -71,21 +90,42 @@ async def plan_uploads(
     into = remote.endswith("/") or len(sources) > 1
     for source in sources:
         check_source(source, into=into, recursive=recursive)
+    refuse_twins([(source, Path(source).resolve().name) for source in sources], remote)
     for source in sources:
         path = Path(source)
         if source == "-":
-            yield Upload(source, target)
+            yield Upload(source, target, None)
         elif path.is_dir():
             base = _remote_place(path, target, path.resolve().name) if into else target
             if isinstance(base, ShoalError):
                 yield base
                 continue
-            async for found in _walk(client, path, base, warn):
+            async for found in _walk(client, path, base, left_out):
                 yield found
         else:
             inside = into or await is_remote_folder(client, target)
             place = _remote_place(path, target, path.name) if inside else target
-            yield place if isinstance(place, ShoalError) else Upload(source, place)
+            yield place if isinstance(place, ShoalError) else Upload(source, place, _size_of(path))
+
+
+def _size_of(path: Path | os.DirEntry[str]) -> int:
+    """Return the size of a file now; 0 if it has gone, which is said when it is put."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def refuse_twins(names: Sequence[tuple[str, str]], target: str) -> None:
+    """Make sure that no two sources, each given with its name, become one thing in `target`: one of them would be lost.
+
+    Raises: WrongUsage.
+    """
+    first: dict[str, str] = {}
+    for source, name in names:
+        if name in first:
+            raise WrongUsage(f"{first[name]} and {source} would both become {name} in {target}: give one of them a name of its own")
+        first[name] = source
 
 
 def _remote_place(local: Path, remote: str, name: str) -> str | WrongUsage:
@@ -107,11 +147,14 @@ def check_source(source: str, *, into: bool, recursive: bool) -> None:
             raise WrongUsage("- has no name of its own: name the file that it becomes, not a folder")
     elif not path.exists():
         raise NoSuchPath(f"{source}: no such local file")
-    elif path.is_dir() and not recursive:
-        raise WrongUsage(f"{source} is a folder: put it with -r")
+    elif path.is_dir():
+        if not recursive:
+            raise WrongUsage(f"{source} is a folder: put it with -r")
+    elif not path.is_file():
+        raise not_regular(source)
 
 
-async def _walk(client: Operations, root: Path, base: str, warn: Callable[[str], None]) -> AsyncIterator[Upload | ShoalError]:
+async def _walk(client: Operations, root: Path, base: str, left_out: Callable[[str], None]) -> AsyncIterator[Upload | ShoalError]:
     folders = [(root, base)]
     while folders:
         folder, remote = folders.pop()
@@ -125,29 +168,33 @@ async def _walk(client: Operations, root: Path, base: str, warn: Callable[[str],
         except OF_ONE_FILE as error:
             yield error
             continue
-        for name, kind in found:
+        for name, kind, size in found:
             path = _remote_place(folder / name, remote, name)
             if kind in LEFT_OUT:
-                warn(f"{folder / name} is {LEFT_OUT[kind]}: left out")
+                left_out(f"{folder / name} is {LEFT_OUT[kind]}: left out")
             elif isinstance(path, ShoalError):
                 yield path
             elif kind == "dir":
                 folders.append((folder / name, path))
             else:
-                yield Upload(str(folder / name), path)
+                yield Upload(str(folder / name), path, size)
 
 
-def _scan(folder: Path) -> list[tuple[str, str]]:
+def _scan(folder: Path) -> list[tuple[str, str, int]]:
+    """Return (name, kind, size) of what is in a local folder."""
     with os.scandir(folder) as entries:
         found = []
         for entry in entries:
+            size = 0
             if entry.is_symlink():
                 kind = "link"
             elif entry.is_dir(follow_symlinks=False):
                 kind = "dir"
+            elif entry.is_file(follow_symlinks=False):
+                kind, size = "file", _size_of(entry)
             else:
-                kind = "file" if entry.is_file(follow_symlinks=False) else "other"
-            found.append((entry.name, kind))
+                kind = "other"
+            found.append((entry.name, kind, size))
     return sorted(found)
 
 
@@ -166,6 +213,7 @@ async def plan_downloads(
     for path, entry in operands:
         if not recursive and (entry is None or entry.type == "dir"):
             raise WrongUsage(f"{path} is a folder: get it with -r")
+    refuse_twins([(path, entry.name) for path, entry in operands if entry is not None], local)
     for path, entry in operands:
         if entry is not None and entry.type == "file":
             inside = into or target.is_dir()
@@ -197,7 +245,38 @@ def _make_local_folder(path: Path) -> None:
         raise local_fault(path, "make", error) from None
 
 
+async def plan_namings(client: Operations, sources: Sequence[str], target: str) -> AsyncIterator[Naming | ShoalError]:
+    """Yield each file that `cp` or `mv` gives a path, and which, or what is wrong with one.
+
+    One goes to `target`, or into it if that is a folder; several, and any to a `target` that ends in /, go into it.
+
+    Raises: WrongUsage (before the first), and what stops everything.
+    """
+    place = normalise(target)
+    paths = [normalise(source) for source in sources]
+    into = target.endswith("/") or len(paths) > 1 or await is_remote_folder(client, place)
+    if into:
+        refuse_twins([(path, name_of(path)) for path in paths], target)
+    for path in paths:
+        try:
+            if await is_remote_folder(client, path):
+                raise WrongUsage(f"{path} is a folder: cp and mv take single files for now")
+        except OF_ONE_FILE as error:
+            yield error
+            continue
+        yield Naming(path, join(place, name_of(path)) if into else place)
+
+
 # -- many files --------------------------------------------------------------
+
+
+async def announced(plan: AsyncIterator[Moved | ShoalError], transfer: Transfer) -> AsyncIterator[Moved | ShoalError]:
+    """Yield what `plan` does, and let `transfer` know what is to come."""
+    async for item in plan:
+        if not isinstance(item, ShoalError):
+            transfer.expect(item.size)
+        yield item
+    transfer.all_is_expected = True
 
 
 async def for_each(
@@ -210,7 +289,7 @@ async def for_each(
     Raises: ShoalError.
     """
     code = 0
-    queue: asyncio.Queue[T | ShoalError | None] = asyncio.Queue(FILES_AT_ONCE)
+    queue: asyncio.Queue[T | ShoalError | None] = asyncio.Queue(FILES_AHEAD)
 
     async def work() -> None:
         nonlocal code

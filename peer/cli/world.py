@@ -1,9 +1,11 @@
-"""The real world of a node, put together, and the client of a command."""
+"""The real world of a node, put together, and how a verb runs: its client, its loop, its exit code."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import click
 
 from peer.cli.settings import Settings
 from peer.client.asynchronous import Client
@@ -14,6 +16,7 @@ from peer.real.discovery import ZeroconfDiscovery
 from peer.real.entropy import RealEntropy
 from peer.real.faults import NoFaults
 from peer.real.keys import ClusterKey
+from peer.real.loop import run
 from peer.real.network import RealNetwork
 from peer.real.storage import RealStorage
 from peer.seams import Announcement, Discovery, Env
@@ -68,3 +71,10 @@ async def client_of(settings: Settings) -> AsyncIterator[Client]:
     """
     async with Client.connect(settings.node, home=settings.home) as client:
         yield client
+
+
+def finish(work: Coroutine[object, object, int | None]) -> None:
+    """Run the work of a verb; a code that is not 0 becomes the exit code, after all was said."""
+    code = run(work)
+    if code:
+        raise click.exceptions.Exit(code)

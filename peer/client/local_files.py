@@ -43,13 +43,13 @@ async def put_file(client: Operations, path: Path, remote: str, progress: Progre
     Raises: LocalFault, and what `Operations.put` raises; when the file changes meanwhile nothing is stored.
     """
     try:
-        file = await asyncio.to_thread(path.open, "rb", buffering=0)
+        file = await asyncio.to_thread(open, path, "rb", buffering=0, opener=_open_at_once)
     except OSError as error:
         raise local_fault(path, "read", error) from None
     with file:
         before = os.fstat(file.fileno())
         if not stat_bits.S_ISREG(before.st_mode):
-            raise WrongUsage(f"{path} is no regular file: use - and a pipe to store what it gives")
+            raise not_regular(path)
         done = 0
 
         async def read(count: int) -> bytes:
@@ -72,6 +72,15 @@ async def put_file(client: Operations, path: Path, remote: str, progress: Progre
             on_progress=progress,
             op_id=op_id,
         )
+
+
+def not_regular(path: object) -> WrongUsage:
+    """Return why `path` cannot be stored."""
+    return WrongUsage(f"{path} is no regular file: use - and a pipe to store what it gives")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)  # a pipe without a writer would wait for one, also when this process ends
 
 
 def check_unchanged(file: BinaryIO, before: os.stat_result, path: Path) -> None:
@@ -133,8 +142,10 @@ async def in_own_thread(work: Callable[[], T]) -> T:
     return await done
 
 
-async def get_file(client: Operations, entry: Entry, local: Path, progress: Progress) -> Entry:
+async def get_file(client: Operations, entry: Entry, local: Path, progress: Progress, found: Progress | None = None) -> Entry:
     """Fetch the file `entry` into `local`, which shows it whole or not at all. An earlier try of the same version is continued.
+
+    `found` (without it: `progress`) is told the bytes of it that were there already.
 
     As with `cp`, what a symbolic link points at is replaced, not the link, and a device or pipe is written into.
 
@@ -151,7 +162,7 @@ async def get_file(client: Operations, entry: Entry, local: Path, progress: Prog
     for _ in range(GET_TRIES):
         try:
             async with _partial_file(partial_path(local, entry.version), local) as partial:
-                fetched = await _get_partial(client, entry, partial, progress)
+                fetched = await _get_partial(client, entry, partial, progress, found or progress)
                 if fetched.version == entry.version:
                     await asyncio.to_thread(_finish, partial, local, fetched)
                     return fetched
@@ -253,7 +264,7 @@ def _open_locked(path: Path, local: Path) -> int:
     raise LocalFault(f"{local}: other gets write it again and again: get it later")
 
 
-async def _get_partial(client: Operations, entry: Entry, partial: _Partial, progress: Progress) -> Entry:
+async def _get_partial(client: Operations, entry: Entry, partial: _Partial, progress: Progress, found: Progress) -> Entry:
     """Bring the partial file to the whole of `entry`; what is returned is of another version when it was replaced meanwhile."""
 
     async def read_local(offset: int, count: int) -> bytes:
@@ -265,11 +276,11 @@ async def _get_partial(client: Operations, entry: Entry, partial: _Partial, prog
     begin = 0
     if os.fstat(partial.descriptor).st_size:
         # It may be torn by a power cut, or be of a file that bore the same name and version in another cluster.
-        found, begin = await client.verified_prefix(entry.path, read_local)
-        if found.version != entry.version:
-            return found
+        now, begin = await client.verified_prefix(entry.path, read_local)
+        if now.version != entry.version:
+            return now
     await asyncio.to_thread(partial.cut, begin)
-    progress(begin)
+    found(begin)
     return await client.get(entry.path, write, on_progress=progress, begin=begin)
 
 

@@ -25,8 +25,8 @@ def client(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     async def client_of(settings: Settings) -> AsyncIterator[FakeClient]:
         yield fake
 
-    monkeypatch.setattr("peer.cli.file_verbs.client_of", client_of)
-    monkeypatch.setattr("peer.cli.status.client_of", client_of)
+    for module in ("file_verbs", "tree_verbs", "status"):
+        monkeypatch.setattr(f"peer.cli.{module}.client_of", client_of)
     return fake
 
 

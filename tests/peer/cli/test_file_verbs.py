@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from peer.cli.progress import Transfer
 from peer.client.local_files import partial_path
 from peer.errors import AlreadyThere, DataLost, NotAllowed, OutcomeUnknown, ShoalError, Unavailable
 
@@ -114,15 +115,25 @@ def test_get_goes_on_where_an_interrupted_one_ended(shoal, client, tmp_path):
 def test_get_takes_of_an_interrupted_one_only_what_is_right_and_counts_it_as_done(shoal, client, tmp_path, monkeypatch):
     client.files = {"/a": b"0123456789"}
     partial_path(tmp_path / "a", "abcd1234.17").write_bytes(b"01234xxx" * 100)
-    counts = []
+    seen = []
 
     @contextmanager
-    def transfer(self, title, size):
-        yield counts.append
+    def transfer(self, title):
+        seen.append(Transfer(title))
+        yield seen[0]
 
     monkeypatch.setattr("peer.cli.output.Output.transfer", transfer)
+    get = client.get
+
+    async def get_and_tell(path, write, *, on_progress, begin):
+        assert (seen[0].done_bytes, seen[0].rate.bytes_per_second) == (4, 0)  # what was there is done, but not fast
+        on_progress(6)
+        return await get(path, write, begin=begin)
+
+    monkeypatch.setattr(client, "get", get_and_tell)
     assert shoal("get", "/a", str(tmp_path / "a")).exit_code == 0
-    assert client.begins == counts == [4]
+    assert (seen[0].done_files, seen[0].done_bytes, seen[0].expected_bytes) == (1, 10, 10)
+    assert client.begins == [4]
     assert (tmp_path / "a").read_bytes() == b"0123456789"
 
 

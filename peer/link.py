@@ -163,6 +163,10 @@ class Link(asyncio.BufferedProtocol):
         timer = self._loop.call_at(give_up_at, _expire, answer)
         try:
             reply = await answer
+        except asyncio.CancelledError:
+            if not answer.cancelled() and answer.exception() is None:
+                answer.result().release()  # it came at this very moment, and nobody else will
+            raise
         finally:
             timer.cancel()
             if self._waiting.pop(request_id, None) is not None:

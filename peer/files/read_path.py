@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from peer.errors import DataLost, LinkLost, RequestFailed, Unavailable
 from peer.files.access import OPERATION_SECONDS, RETRY_SECONDS, Access, milliseconds
-from peer.link import Reply
 from protocol.errors import ErrorCode
 from protocol.hashing import Buffer
 from protocol.identity import ChunkId, NodeId
@@ -39,31 +38,44 @@ class ChunkReader:
 
         Raises: DataLost, Unavailable.
         """
+        if begin < 0 or end < 0:
+            raise ValueError("a range counts its bytes from 0")
         if begin >= end:
             return
         if not content.chunks:
             await write(content.inline[begin:end])
             return
         ahead = max(1, min(WINDOW_CHUNKS, WINDOW_BYTES // content.chunk_bytes))
-        window: deque[tuple[int, asyncio.Task[Reply]]] = deque()
+        window: deque[asyncio.Task[memoryview]] = deque()
         loop = asyncio.get_running_loop()
-        last = (end - 1) // content.chunk_bytes
-        ids = self.chunk_ids(content, begin // content.chunk_bytes)
-        index = begin // content.chunk_bytes
+        first, last = begin // content.chunk_bytes, (end - 1) // content.chunk_bytes
+        delivered = first
+
+        async def deliver() -> None:
+            nonlocal delivered
+            chunk = await window[0]
+            window.popleft()
+            offset, length = chunk_span(content, size, delivered)
+            if len(chunk) != length:
+                raise DataLost("a chunk has another length than the file needs: the manifest is damaged")
+            await write(chunk[max(0, begin - offset) : min(length, end - offset)])
+            delivered += 1
+
         try:
-            async for chunk_id in ids:
-                window.append((index, loop.create_task(self._fetch(chunk_id))))
-                index += 1
+            async for chunk_id in self.chunk_ids(content, first):
+                window.append(loop.create_task(self.fetch(chunk_id)))
                 if len(window) >= ahead:
-                    await self._deliver(window, content, size, begin, end, write)
-                if index > last:
+                    await deliver()
+                if delivered + len(window) > last:
                     break
             while window:
-                await self._deliver(window, content, size, begin, end, write)
+                await deliver()
         finally:
-            for _, task in window:
+            for task in window:
                 task.cancel()
-            await asyncio.gather(*(task for _, task in window), return_exceptions=True)
+            await asyncio.gather(*window, return_exceptions=True)
+        if delivered <= last:
+            raise DataLost("a manifest lists fewer chunks than the file has: it is damaged")
 
     async def manifest_ids(self, content: Content) -> AsyncIterator[ChunkId]:
         """Yield the ids of the manifests, the outer one first.
@@ -96,36 +108,14 @@ class ChunkReader:
                 yield chunk_id
             skip = max(0, skip - len(leaves))
 
-    async def _deliver(
-        self,
-        window: "deque[tuple[int, asyncio.Task[Reply]]]",
-        content: Content,
-        size: int,
-        begin: int,
-        end: int,
-        write: Write,
-    ) -> None:
-        index, task = window[0]
-        reply = await task
-        window.popleft()
-        try:
-            offset, length = chunk_span(content, size, index)
-            if len(reply.payload) != length:
-                raise DataLost("a chunk has another length than the file needs: the manifest is damaged")
-            await write(reply.payload[max(0, begin - offset) : min(length, end - offset)])
-        finally:
-            reply.release()
-
     async def _manifest(self, chunk_id: ChunkId) -> tuple[ChunkId, ...]:
-        reply = await self._fetch(chunk_id)
+        chunk = await self.fetch(chunk_id)
         try:
-            return unpack_manifest(reply.payload)
+            return unpack_manifest(chunk)
         except ValueError as error:
             raise DataLost(f"a manifest is damaged: {error}") from None
-        finally:
-            reply.release()
 
-    async def _fetch(self, chunk_id: ChunkId) -> Reply:
+    async def fetch(self, chunk_id: ChunkId) -> memoryview:
         """Return a verified chunk from anybody who has it.
 
         Raises: DataLost when every member was asked and none has it, Unavailable when some could not be asked.
@@ -133,9 +123,9 @@ class ChunkReader:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + OPERATION_SECONDS
         while True:
-            reply, without, failures = await self._fetch_from(self._order(chunk_id), chunk_id)
-            if reply is not None:
-                return reply
+            chunk, without, failures = await self._fetch_from(self._order(chunk_id), chunk_id)
+            if chunk is not None:
+                return chunk
             if not failures:
                 raise DataLost(
                     f"chunk {chunk_id.hex()[2:14]} is lost: all {without} members were asked and none has an intact copy"
@@ -156,18 +146,18 @@ class ChunkReader:
         rest = [node for node in layout.fallbacks(partition) if node not in homes]
         return [*first, *self._access.preferred(rest)]
 
-    async def _fetch_from(self, nodes: Sequence[NodeId], chunk_id: ChunkId) -> tuple[Reply | None, int, list[str]]:
+    async def _fetch_from(self, nodes: Sequence[NodeId], chunk_id: ChunkId) -> tuple[memoryview | None, int, list[str]]:
         """Ask `nodes` one after another, the next one early when one is slow.
 
         Returns (the chunk or None, how many have no intact copy, why the others could not be asked).
         """
         loop = asyncio.get_running_loop()
-        ended: asyncio.Queue[asyncio.Task[Reply | None]] = asyncio.Queue()
-        asked: dict[asyncio.Task[Reply | None], NodeId] = {}
+        ended: asyncio.Queue[asyncio.Task[memoryview | None]] = asyncio.Queue()
+        asked: dict[asyncio.Task[memoryview | None], NodeId] = {}
         waiting = list(reversed(nodes))
         without = open_count = 0
         failures: list[str] = []
-        found: Reply | None = None
+        found: memoryview | None = None
         try:
             while found is None and (waiting or open_count):
                 if waiting:
@@ -190,11 +180,10 @@ class ChunkReader:
             return found, without, failures
         finally:
             for task in asked:
-                if not task.done():
-                    task.cancel()
-                task.add_done_callback(lambda done: _release_unused(done, found))
+                task.cancel()
+                task.add_done_callback(_retrieve)
 
-    async def _ask(self, node: NodeId, chunk_id: ChunkId) -> Reply | None:
+    async def _ask(self, node: NodeId, chunk_id: ChunkId) -> memoryview | None:
         """Return the verified chunk of one holder, None when it has no intact copy.
 
         Raises: LinkLost, RequestFailed, TimeoutError.
@@ -210,20 +199,17 @@ class ChunkReader:
         finally:
             self._in_flight[node] -= 1
         assert isinstance(reply.message, ChunkData)
-        if await self._access.compute.run(lambda: chunk_matches(chunk_id, reply.payload)):
-            return reply
+        # What has arrived counts against the window of its reader, no longer against the credit of the link: a reader that
+        # pauses would keep all others from fetching.
         reply.release()
-        return None
+        return reply.payload if await self._access.compute.run(lambda: chunk_matches(chunk_id, reply.payload)) else None
 
     def _name(self, node: NodeId) -> str:
         member = self._access.layout.members.get(node)
         return member.name if member is not None else node.hex()[:8]
 
 
-def _release_unused(task: "asyncio.Task[Reply | None]", used: Reply | None) -> None:
-    """Give back the payload of a holder that answered after another one had."""
-    if task.cancelled() or task.exception() is not None:
-        return
-    reply = task.result()
-    if reply is not None and reply is not used:
-        reply.release()
+def _retrieve(task: asyncio.Task[memoryview | None]) -> None:
+    """Look at how a holder's answer ended that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()

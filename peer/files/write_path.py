@@ -109,7 +109,8 @@ class ChunkWriter:
         self._progress = progress
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight = 0
-        self._room = asyncio.Condition()
+        self._ended = asyncio.Event()
+        """A chunk has ended, well or not, since this was last looked at."""
         self._failure: BaseException | None = None
         self._turn = 0
 
@@ -119,14 +120,12 @@ class ChunkWriter:
         Raises: what an earlier chunk failed with.
         """
         chunk_id = await self._access.compute.run(lambda: chunk_id_of(tag, data))
-        async with self._room:
-            await self._room.wait_for(lambda: self._failure is not None or self._has_room(len(data)))
-        if self._failure is not None:
-            raise self._failure
+        await self._until(lambda: self._has_room(len(data)))
         self._in_flight += len(data)
         self._turn += 1
         task = asyncio.get_running_loop().create_task(self._store(chunk_id, data, self._turn, tag))
         self._tasks.add(task)
+        task.add_done_callback(lambda done: self._end(done, len(data)))
         return chunk_id
 
     async def finish(self) -> None:
@@ -134,10 +133,7 @@ class ChunkWriter:
 
         Raises: what a chunk failed with.
         """
-        async with self._room:
-            await self._room.wait_for(lambda: self._failure is not None or not self._tasks)
-        if self._failure is not None:
-            raise self._failure
+        await self._until(lambda: not self._tasks)
 
     async def close(self) -> None:
         """Stop what is under way."""
@@ -151,22 +147,26 @@ class ChunkWriter:
             return True
         return len(self._tasks) < WINDOW_CHUNKS and self._in_flight + size <= WINDOW_BYTES
 
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        while self._failure is None and not is_so():
+            self._ended.clear()
+            await self._ended.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _end(self, task: asyncio.Task[None], size: int) -> None:
+        self._tasks.discard(task)
+        self._in_flight -= size
+        if not task.cancelled():
+            self._failure = self._failure or task.exception()
+        self._ended.set()
+
     async def _store(self, chunk_id: ChunkId, data: Buffer, turn: int, tag: ChunkTag) -> None:
-        try:
-            holders = await self._store_somewhere(chunk_id, data, turn)
-            self.holders.update(holders)
-            self.copies = len(holders) if self.copies is None else min(self.copies, len(holders))
-            if tag is ChunkTag.DATA:
-                self._progress(len(data))
-        except ShoalError as error:
-            self._failure = self._failure or error
-        finally:
-            task = asyncio.current_task()
-            assert task is not None
-            self._tasks.discard(task)
-            self._in_flight -= len(data)
-            async with self._room:
-                self._room.notify_all()
+        holders = await self._store_somewhere(chunk_id, data, turn)
+        self.holders.update(holders)
+        self.copies = len(holders) if self.copies is None else min(self.copies, len(holders))
+        if tag is ChunkTag.DATA:
+            self._progress(len(data))
 
     async def _store_somewhere(self, chunk_id: ChunkId, data: Buffer, turn: int) -> tuple[NodeId, ...]:
         """Send the chunk to one first home, to another when that fails.

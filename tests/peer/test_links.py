@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from peer.errors import ConnectFailed, LinkLost, Refused, RequestFailed, Unreachable
-from peer.link import Served
+from peer.link import Reply, Served
 from peer.links import Links
 from peer.real.keys import ClusterKey, new_key
 from peer.real.network import RealNetwork
 from protocol import limits
+from protocol.connection import AnswerArrived
 from protocol.errors import CloseCode, ErrorCode
 from protocol.hashing import plain_hash
 from protocol.identity import NodeId
@@ -201,6 +202,28 @@ async def test_a_request_that_is_given_up_is_cancelled_at_the_other_side() -> No
         with pytest.raises(TimeoutError):
             await a.links.request(b.node_id, PeersGet(30_000), timeout_seconds=0.5)
         await until(lambda: ended == ["cancelled"])
+
+
+async def test_a_payload_that_arrives_while_its_request_is_given_up_costs_no_credit() -> None:
+    async def answer(request: Request, payload: memoryview) -> Served:
+        return ChunkData(), bytes(4 * MIB)
+
+    async with sides(answer) as (a, b):
+        link = await a.links.reach(b.node_id, LinkKind.BULK)
+        take_answer = link._take_answer
+        arrived = []
+        for _ in range(limits.PAYLOAD_CREDIT_BYTES // (4 * MIB) + 1):
+            asking = asyncio.create_task(a.links.request(b.node_id, ChunkGet(4000, CHUNK), timeout_seconds=SECONDS))
+
+            def give_up(event: AnswerArrived, asking: asyncio.Task[Reply] = asking) -> None:
+                take_answer(event)
+                arrived.append(len(event.payload))
+                asking.cancel()
+
+            link._take_answer = give_up
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+        assert arrived == [4 * MIB] * len(arrived)
 
 
 async def test_work_whose_deadline_has_passed_is_dropped_and_said_so() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from peer.cli.bench import bench
 from peer.cli.completion import completion
 from peer.cli.demo import demo
 from peer.cli.file_verbs import cat, cp, get, ls, mkdir, mv, put, rm, stat, where
@@ -103,5 +104,5 @@ def _finished(code: int | None) -> int | None:
     return code
 
 
-for verb in (up, key, put, get, cat, ls, stat, rm, mkdir, cp, mv, du, find, where, status, demo, completion):
+for verb in (up, key, put, get, cat, ls, stat, rm, mkdir, cp, mv, du, find, where, status, demo, bench, completion):
     main.add_command(verb)

@@ -1,8 +1,8 @@
 """The C library's heap: fast while chunks stream, small once they have passed.
 
-Chunks are buffers of up to a few MiB that live for milliseconds. Mapped one by one they would cost a page fault for every 4 KiB, about as much as
-their encryption; kept in the heap they cost nothing, but an idle node would hold tens of MiB for ever. So they stay in the heap,
-and what is free goes back to the system every few seconds.
+Chunks are buffers of up to a few MiB that live for milliseconds. Mapped one by one they would cost a page fault for every 4 KiB, about as
+much as their encryption; kept in the heap they cost nothing, but an idle node would hold tens of MiB for ever. So they stay in
+the heap, and what is free goes back to the system every few seconds.
 """
 
 import asyncio

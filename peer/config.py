@@ -24,6 +24,8 @@ COMPLETE_WITHOUT_SECONDS = 30.0
 """A joint layout completes with a majority of W synced once the missing owners were away for so long."""
 SWEEP_SECONDS = 60.0
 """Pause between two sweeps over the local chunks; a layout change starts one at once."""
+ADDRESSES_SECONDS = 5.0
+"""How often a node looks whether its machine has got another address."""
 EXPLORE_SECONDS = 5.0
 """How often remembered peers and typed addresses are tried while this node belongs to no cluster or misses members."""
 

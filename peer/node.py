@@ -18,7 +18,7 @@ from peer.cluster.genesis import Genesis
 from peer.cluster.layouts import Layouts
 from peer.cluster.liveness import Liveness
 from peer.cluster.sync import Sync
-from peer.config import NodeConfig
+from peer.config import ADDRESSES_SECONDS, NodeConfig
 from peer.errors import LinkLost, Refused, RequestFailed, Unavailable
 from peer.files.chunk_service import ChunkService
 from peer.files.row_service import RowService
@@ -91,11 +91,18 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressesChanged:
+    """This node is reached elsewhere than before."""
+
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRefused:
     """Every typed address refuses this node's key."""
 
 
-NodeEvent = Ready | MembersChanged | Notice | KeyRefused
+NodeEvent = Ready | MembersChanged | Notice | AddressesChanged | KeyRefused
 
 
 class Node:
@@ -145,12 +152,10 @@ class Node:
         self.row_service = RowService(self, self.rows, self.system, self.row_repair.report)
         self.chunk_service = ChunkService(self, self.chunks)
         self._listener: Listener = await self._env.network.listen(self.config.listen, self.links.accept)
-        self.addresses = tuple(self._listener.addresses)
         self.explorer = Explorer(
-            self.links, self._env.discovery, self.system, self.entropy, self.config.join, self._is_member
+            self.links, self._env.discovery, self.system, self.entropy, self.config.join, self._is_member, lambda: self.addresses
         )
         self.liveness.start()
-        self.explorer.start(self.addresses)
         genesis = Genesis(self.layouts, self.entropy, self._own_member, self.links.peers, self._notice, self.explorer.typed_faults)
         if self.layouts.current is not None:
             self._layout_changed(self.layouts.current)
@@ -158,7 +163,9 @@ class Node:
             await genesis.found()
         else:
             self._spawn(genesis.run())
-        await self._env.discovery.announce(Announcement(self.node_id, self.addresses))
+        addresses = self.addresses
+        await self._env.discovery.announce(Announcement(self.node_id, addresses))
+        self._spawn(self._watch_addresses(addresses))
         self._spawn(self.explorer.run_hints())
         self._spawn(self.explorer.run_known())
         self._spawn(self.sync.run())
@@ -181,6 +188,11 @@ class Node:
         await self.chunks.close()
         await self.system.close()
         await self._env.storage.close()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where others reach this node now. A machine may get another address at any time."""
+        return tuple(self._listener.addresses)
 
     # -- Access (peer.files) and Peers (peer.cluster) ------------------------
 
@@ -441,6 +453,16 @@ class Node:
             f"node {peer.name} ({short(peer.node_id)}) has the same key but belongs to another cluster "
             f"({short(cluster_id)}, this is {short(layout.cluster_id)}): nothing crosses; give one of the two a key of its own"
         )
+
+    async def _watch_addresses(self, known: tuple[str, ...]) -> None:
+        # Links that last say nothing new; those that the change has broken are made anew, with a hello that does.
+        while True:
+            await asyncio.sleep(ADDRESSES_SECONDS)
+            addresses = self.addresses
+            if addresses != known:
+                known = addresses
+                self._on_event(AddressesChanged(addresses))
+                await self._env.discovery.announce(Announcement(self.node_id, addresses))
 
     async def _watch_key(self) -> None:
         while self.layouts.current is None:

@@ -24,7 +24,7 @@ class Listener(Protocol):
 
     @property
     def addresses(self) -> Sequence[str]:
-        """`HOST:PORT` under which others can reach it, most likely first; never a wildcard address."""
+        """`HOST:PORT` under which others can reach it now, most likely first; never a wildcard address."""
 
     async def close(self) -> None:
         """Stop accepting. Connections that exist stay."""

@@ -20,7 +20,7 @@ from peer.client.home_files import KEY_FILE, key_for_node, key_text, parsed, rem
 from peer.client.reach import checked_address
 from peer.config import NodeConfig
 from peer.errors import ConnectFailed, NoSuchPath, NotAllowed, ShoalError, StoreCorrupt, WrongUsage
-from peer.node import KeyRefused, MembersChanged, Node, NodeEvent, Notice, Ready
+from peer.node import AddressesChanged, KeyRefused, MembersChanged, Node, NodeEvent, Notice, Ready
 from peer.real.interfaces import unknown_interfaces
 from peer.real.keys import new_key
 from peer.real.loop import run
@@ -140,11 +140,13 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
         )
 
     def note_event(event: NodeEvent) -> None:
+        if isinstance(event, AddressesChanged):
+            write_node_file(home, name=options.name, node_id=node.node_id.hex(), addresses=event.addresses)
         tell(output, stop, event)
         manager.tell(event)
 
     manager = ServiceManager(os.environ)
-    write_node_file(home, name=options.name, node_id=node.node_id.hex(), addresses=tuple(node.addresses))
+    write_node_file(home, name=options.name, node_id=node.node_id.hex(), addresses=node.addresses)
     for event in held:
         note_event(event)
     hear = note_event
@@ -185,6 +187,8 @@ def tell(output: Output, stop: asyncio.Future[None], event: NodeEvent) -> None:
             output.result(document, f"ready {name} {identifier} {address} members={members}")
         case MembersChanged(before, after):
             output.result({"event": "members", "before": before, "after": after}, f"members {before}->{after}")
+        case AddressesChanged(addresses):
+            output.note(f"this node is reached at {', '.join(addresses)} from now on")
         case Notice(text):
             output.warn(text)
         case KeyRefused():

@@ -42,21 +42,19 @@ class Explorer:
         entropy: Entropy,
         typed: Sequence[str],
         is_member: Callable[[NodeId], bool],
+        own_addresses: Callable[[], Sequence[str]],
     ) -> None:
+        """`own_addresses` says what is never dialled."""
         self._links = links
         self._discovery = discovery
         self._system = system
         self._entropy = entropy
         self._typed = tuple(typed)
         self._is_member = is_member
-        self._own_addresses: frozenset[str] = frozenset()
+        self._own_addresses = own_addresses
         self._keepers: dict[NodeId, asyncio.Task[None]] = {}
         self._meeting: dict[str, asyncio.Task[None]] = {}
         self._typed_faults: dict[str, ConnectFailed | LinkLost] = {}
-
-    def start(self, own_addresses: Sequence[str]) -> None:
-        """Begin; `own_addresses` are never dialled."""
-        self._own_addresses = frozenset(own_addresses)
 
     async def run_hints(self) -> None:
         """Try what discovery finds, until cancelled."""
@@ -76,9 +74,9 @@ class Explorer:
 
     def try_address(self, address: str) -> None:
         """Find out who listens at `address`, unless that is known or under way."""
-        if address in self._own_addresses or address in self._meeting or len(self._meeting) >= MEET_AT_ONCE_MAX:
+        if address in self._meeting or len(self._meeting) >= MEET_AT_ONCE_MAX:
             return
-        if any(address in peer.addresses for peer in self._links.peers()):
+        if address in self._own_addresses() or any(address in peer.addresses for peer in self._links.peers()):
             return
         task = asyncio.get_running_loop().create_task(self._meet(address))
         self._meeting[address] = task

@@ -25,8 +25,6 @@ from protocol.identity import NodeId
 BACKLOG = 128
 STRANGER_LOG_SECONDS = 60.0
 STRANGERS_MAX = 1024
-ADDRESSES_SECONDS = 5.0
-"""How long the list of this machine's addresses is good for."""
 ACCEPT_PAUSE_SECONDS = 0.1
 _SERVER_NAME = "shoal"
 
@@ -113,13 +111,12 @@ class RealListener:
 
     def __init__(self, listening: socket.socket, context: ssl.SSLContext, endpoint: Endpoint) -> None:
         self._socket = listening
+        self._host, self._port = listening.getsockname()[:2]
         self._context = context
         self._endpoint = endpoint
         self._half_open: Counter[str] = Counter()
         self._handshakes: dict[asyncio.Task[None], _Gate] = {}
         self._logged_at: dict[str, float] = {}
-        self._addresses: tuple[str, ...] = ()
-        self._addresses_at: float | None = None
         self.strangers = 0
         """Connections that were refused or failed to prove themselves."""
         self._loop = asyncio.get_running_loop()
@@ -127,14 +124,9 @@ class RealListener:
 
     @property
     def addresses(self) -> Sequence[str]:
-        """Where others can reach this port."""
-        now = self._loop.time()
-        if self._addresses_at is None or now - self._addresses_at >= ADDRESSES_SECONDS:
-            host, port = self._socket.getsockname()[:2]
-            hosts = lan_addresses() if ipaddress.ip_address(host).is_unspecified else [host]
-            self._addresses = tuple(join_address(each, port) for each in hosts)
-            self._addresses_at = now
-        return self._addresses
+        """Where others can reach this port, by the addresses that this machine has now."""
+        hosts = lan_addresses() if ipaddress.ip_address(self._host).is_unspecified else [self._host]
+        return tuple(join_address(each, self._port) for each in hosts)
 
     async def close(self) -> None:
         """Stop accepting."""

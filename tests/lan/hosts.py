@@ -225,8 +225,8 @@ class Host:
 
     def move_to(self, address: str) -> None:
         """Give this host another address in the first of its networks, as a router may do at any time."""
-        run("ip", "-n", self.namespace, "address", "add", f"{address}/24", "dev", "eth0")
         run("ip", "-n", self.namespace, "address", "del", f"{self.address}/24", "dev", "eth0")
+        run("ip", "-n", self.namespace, "address", "add", f"{address}/24", "dev", "eth0")
         self.addresses[0] = address
 
     def set_default_route(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +20,9 @@ from peer.cli.text import size_text
 RATE_SECONDS = 15.0
 """A rate is that of so long: a stall shows, a single chunk does not."""
 SAMPLE_SECONDS = 0.25
-BAR_WIDTH = 20
+BAR_WIDTH = 16
+TITLE_WIDTH_MIN = 8
+GAP = 2
 
 
 class Rate:
@@ -126,22 +129,25 @@ class Transfer:
             return None
         return (self.expected_bytes - self.done_bytes) / rate
 
-    def __rich__(self) -> Table:
-        """Return the line that shows it."""
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the line that shows it."""
         total = self.expected_bytes if self.all_is_expected else None
-        cells: list[Text | ProgressBar] = [Text(self.title)]
+        texts = []
         if self.expected_files > 1 or not self.all_is_expected:
-            more = "" if self.all_is_expected else "+"
-            cells.append(Text(f"{self.done_files}/{self.expected_files}{more} {'file' if self.expected_files == 1 else 'files'}"))
-        if total:
-            cells.append(ProgressBar(total, self.done_bytes, width=BAR_WIDTH))
-        cells.append(Text(size_text(self.done_bytes) + (f" of {size_text(total)}" if total is not None else "")))
-        cells.append(Text(f"{size_text(self.rate.bytes_per_second)}/s"))
+            texts.append(f"{self.done_files}/{self.expected_files}{'' if self.all_is_expected else '+'} files")
+        texts.append(size_text(self.done_bytes) + (f" of {size_text(total)}" if total is not None else ""))
+        texts.append(f"{size_text(self.rate.bytes_per_second)}/s")
         left = self.seconds_left
         if left is not None:
-            cells.append(Text(f"{timedelta(seconds=round(left))} left"))
-        line = Table.grid(padding=(0, 2))
+            texts.append(f"{timedelta(seconds=round(left))} left")
+        room = options.max_width - sum(len(text) + GAP for text in texts)
+        title = Text(self.title)
+        title.truncate(max(room, TITLE_WIDTH_MIN), overflow="ellipsis")
+        cells: list[Text | ProgressBar] = [title, *map(Text, texts)]
+        if total and room >= title.cell_len + GAP + BAR_WIDTH:
+            cells.insert(1, ProgressBar(total, self.done_bytes, width=BAR_WIDTH))
+        line = Table.grid(padding=(0, GAP))
         for _ in cells:
             line.add_column(no_wrap=True)
         line.add_row(*cells)
-        return line
+        yield line

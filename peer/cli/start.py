@@ -1,6 +1,5 @@
 """Where the process begins: owns the time until the command is loaded, in which a Ctrl-C is one line as well."""
 
-import json
 import os
 import signal
 import sys
@@ -30,6 +29,8 @@ def main() -> None:
 
 def _interrupted_early(number: int, frame: FrameType | None) -> None:
     if "--json" in sys.argv:
+        import json  # not above: what is loaded there is loaded unguarded
+
         document = {"error": INTERRUPTED, "code": INTERRUPTED_CODE, "detail": {"exit_code": INTERRUPTED_EXIT}}
         line = json.dumps(document)
     else:

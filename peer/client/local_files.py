@@ -79,7 +79,7 @@ def not_regular(path: object) -> WrongUsage:
     return WrongUsage(f"{path} is no regular file: use - and a pipe to store what it gives")
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def _open_at_once(path: str | Path, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)  # a pipe without a writer would wait for one, also when this process ends
 
 
@@ -145,7 +145,8 @@ async def in_own_thread(work: Callable[[], T]) -> T:
 async def get_file(client: Operations, entry: Entry, local: Path, progress: Progress, found: Progress | None = None) -> Entry:
     """Fetch the file `entry` into `local`, which shows it whole or not at all. An earlier try of the same version is continued.
 
-    `found` (without it: `progress`) is told the bytes of it that were there already.
+    What an earlier get has left there whole is verified and not fetched again. `found` (without it: `progress`) is told the bytes
+    that were there already.
 
     As with `cp`, what a symbolic link points at is replaced, not the link, and a device or pipe is written into.
 
@@ -159,10 +160,14 @@ async def get_file(client: Operations, entry: Entry, local: Path, progress: Prog
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other, before Python 3.13
         fault = error if isinstance(error, OSError) else OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         raise local_fault(local, "write", fault) from None
+    found = found or progress
+    if await _is_whole(client, entry, local):
+        found(entry.size)
+        return entry
     for _ in range(GET_TRIES):
         try:
             async with _partial_file(partial_path(local, entry.version), local) as partial:
-                fetched = await _get_partial(client, entry, partial, progress, found or progress)
+                fetched = await _get_partial(client, entry, partial, progress, found)
                 if fetched.version == entry.version:
                     await asyncio.to_thread(_finish, partial, local, fetched)
                     return fetched
@@ -172,6 +177,39 @@ async def get_file(client: Operations, entry: Entry, local: Path, progress: Prog
             raise local_fault(local, "write", error) from None
         entry = await client.entry(entry.path)
     raise AlreadyThere(f"{entry.path} is being replaced again and again: get it later")
+
+
+async def _is_whole(client: Operations, entry: Entry, local: Path) -> bool:
+    """Return whether `local` is what a get of `entry` would leave there: by its size, time and mode, and then by every byte."""
+    try:
+        descriptor = await asyncio.to_thread(_open_at_once, local, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        here = os.fstat(descriptor)
+        looks = (stat_bits.S_IFMT(here.st_mode), here.st_size, round(here.st_mtime * 1000), here.st_mode & 0o777)
+        if looks != (stat_bits.S_IFREG, entry.size, entry.modified_milliseconds, entry.mode & 0o777):
+            return False
+
+        async def read_local(offset: int, count: int) -> bytes:
+            return await asyncio.to_thread(_read_at, descriptor, offset, count)
+
+        now, verified = await client.verified_prefix(entry.path, read_local)
+        return now.version == entry.version and verified == entry.size
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _read_at(descriptor: int, offset: int, count: int) -> bytes:
+    """Return `count` bytes from `offset` on, fewer at the end."""
+    pieces = []
+    while count and (piece := os.pread(descriptor, count, offset)):
+        pieces.append(piece)
+        offset += len(piece)
+        count -= len(piece)
+    return b"".join(pieces)
 
 
 def _is_stream(local: Path) -> bool:
@@ -213,15 +251,6 @@ class _Partial:
 
     path: Path
     descriptor: int
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Return `count` bytes from `offset` on, fewer at the end."""
-        pieces = []
-        while count and (piece := os.pread(self.descriptor, count, offset)):
-            pieces.append(piece)
-            offset += len(piece)
-            count -= len(piece)
-        return b"".join(pieces)
 
     def cut(self, size: int) -> None:
         """Leave the first `size` bytes, and write behind them from now on."""
@@ -268,7 +297,7 @@ async def _get_partial(client: Operations, entry: Entry, partial: _Partial, prog
     """Bring the partial file to the whole of `entry`; what is returned is of another version when it was replaced meanwhile."""
 
     async def read_local(offset: int, count: int) -> bytes:
-        return await asyncio.to_thread(partial.read, offset, count)
+        return await asyncio.to_thread(_read_at, partial.descriptor, offset, count)
 
     async def write(data: Buffer) -> None:
         await asyncio.to_thread(write_all, partial.descriptor, data)

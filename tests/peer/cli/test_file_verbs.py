@@ -137,6 +137,20 @@ def test_get_takes_of_an_interrupted_one_only_what_is_right_and_counts_it_as_don
     assert (tmp_path / "a").read_bytes() == b"0123456789"
 
 
+def test_a_file_that_is_there_whole_is_verified_and_not_fetched_again(shoal, client, tmp_path):
+    client.files = {"/a": b"0123456789"}
+    assert shoal("get", "/a", str(tmp_path / "a")).exit_code == 0
+    before = (tmp_path / "a").stat()
+    assert shoal("get", "/a", str(tmp_path / "a")).exit_code == 0
+    assert client.begins == [0]
+    assert (tmp_path / "a").stat().st_ino == before.st_ino
+    (tmp_path / "a").write_bytes(b"012345678x")
+    os.utime(tmp_path / "a", ns=(before.st_atime_ns, before.st_mtime_ns))  # as a disk damages it
+    assert shoal("get", "/a", str(tmp_path / "a")).exit_code == 0
+    assert client.begins == [0, 0]
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
 def test_a_read_only_file_is_fetched_with_its_mode(shoal, client, tmp_path, monkeypatch):
     client.files = {"/a": b"x"}
     monkeypatch.setattr(client, "made", lambda path, entry=client.made: replace(entry(path), mode=0o444))

@@ -248,7 +248,7 @@ def rm(settings: Settings, recursive: bool, remote: tuple[str, ...]) -> None:
 @click.command(
     cls=Verb,
     examples=(
-        "shoal mkdir /films/2026             # and /films; a put makes its folders itself",
+        "shoal mkdir /films/2026             # and /films; a put needs no mkdir",
         "shoal mkdir /inbox",
     ),
 )

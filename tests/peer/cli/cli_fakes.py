@@ -74,6 +74,18 @@ class FakeClient:
             self.files.pop(name, None)
         return len(gone)
 
+    async def copy(self, source: str, target: str) -> PutResult:
+        self._fail()
+        if source not in self.files:
+            raise NoSuchPath(f"{source}: no such file or folder")
+        self.files[target] = self.files[source]
+        return PutResult(target, "abcd1234.18", len(self.files[source]), 3)
+
+    async def move(self, source: str, target: str) -> PutResult:
+        result = await self.copy(source, target)
+        del self.files[source]
+        return result
+
     async def make_directory(self, path: str) -> None:
         self._fail()
         self.folders.append(path)

@@ -1,16 +1,19 @@
 """The verbs of a user, with a client that keeps its files in memory."""
 
+import asyncio
 import errno
 import json
 import os
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from cli_fakes import FakeClient
 
 from peer.cli.progress import Transfer
-from peer.client.local_files import partial_path
-from peer.errors import AlreadyThere, DataLost, NotAllowed, OutcomeUnknown, ShoalError, Unavailable
+from peer.client.local_files import partial_path, put_file
+from peer.errors import AlreadyThere, DataLost, NotAllowed, OutcomeUnknown, ShoalError, Unavailable, WrongUsage
 
 
 def test_put_stores_a_file_and_says_version_size_and_copies(shoal, client, tmp_path):
@@ -281,7 +284,7 @@ def test_a_path_that_does_not_exist_is_exit_3(shoal, client):
 
 
 @pytest.mark.parametrize("path", ["/a/../b", "relative", "/" + "x" * 256, "/" + "x/" * 3000, "/a\0b"])
-@pytest.mark.parametrize("verb", ["ls", "stat", "cat", "rm", "mkdir", "where"])
+@pytest.mark.parametrize("verb", ["ls", "stat", "cat", "rm", "mkdir", "where", "du", "find"])
 def test_a_bad_path_is_refused_before_anything_is_asked(shoal, client, verb, path):
     client.failure = Unavailable("it was asked")
     assert shoal(verb, path).exit_code == 2
@@ -420,3 +423,99 @@ def test_a_symbolic_link_in_a_folder_is_called_one(shoal, client, tmp_path):
 def test_help_says_what_put_leaves_out_and_when_rm_refuses(shoal):
     assert "Symbolic links and devices in a folder are left out" in " ".join(shoal("put", "--help").stdout.split())
     assert "concurrent versions is removed only after a put has resolved them" in " ".join(shoal("rm", "--help").stdout.split())
+
+
+def test_cp_leaves_the_source_and_mv_does_not(shoal, client):
+    client.files = {"/a": b"1"}
+    assert shoal("cp", "/a", "/b").stdout == "/a -> /b  version abcd1234.18  1 B  copies=3\n"
+    assert client.files == {"/a": b"1", "/b": b"1"}
+    assert json.loads(shoal("mv", "/a", "/c", "--json").stdout) == {
+        "path": "/c", "version": "abcd1234.18", "size": 1, "copies": 3, "source": "/a",
+    }  # fmt: skip
+    assert client.files == {"/b": b"1", "/c": b"1"}
+
+
+@pytest.mark.parametrize(
+    ("operands", "places"),
+    [
+        (("/a", "/folder"), ["/folder/a"]),
+        (("/a", "/new/"), ["/new/a"]),
+        (("/a", "/d/b", "/new"), ["/new/a", "/new/b"]),
+        (("/d/b", "/"), ["/b"]),
+    ],
+)
+@pytest.mark.parametrize("verb", ["cp", "mv"])
+def test_cp_and_mv_go_into_a_folder(shoal, client, verb, operands, places):
+    client.folders = ["/folder", "/d"]
+    client.files = {"/a": b"1", "/d/b": b"2"}
+    assert shoal(verb, *operands).exit_code == 0
+    assert set(places) <= client.files.keys()
+
+
+def test_cp_and_mv_say_that_they_take_no_folders_and_do_the_rest(shoal, client):
+    client.folders = ["/folder", "/to"]
+    client.files = {"/a": b"1"}
+    for verb in ("cp", "mv"):
+        result = shoal(verb, "/folder", "/nope", "/a", "/to")
+        assert result.exit_code in (2, 3)
+        assert sorted(result.stderr.splitlines()) == [
+            "shoal: /folder is a folder: cp and mv take single files for now",
+            "shoal: /nope: no such file or folder",
+        ]
+    assert client.files == {"/to/a": b"1"}
+
+
+@pytest.mark.parametrize("verb", ["cp", "mv", "get", "put"])
+def test_two_sources_that_would_become_one_file_are_refused_before_one_of_them_is_lost(shoal, client, tmp_path, verb):
+    client.files = {"/x/a": b"1", "/y/a": b"2"}
+    sources = ["/x/a", "/y/a"]
+    if verb == "put":
+        sources = [str(tmp_path / source[1:]) for source in sources]
+        for source in sources:
+            Path(source).parent.mkdir()
+            Path(source).touch()
+    result = shoal(verb, *sources, str(tmp_path / "to") if verb == "get" else "/to/")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"shoal: {sources[0]} and {sources[1]} would both become a in ")
+    assert result.stderr.count("\n") == 1
+    assert client.files == {"/x/a": b"1", "/y/a": b"2"}
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_pipe_given_by_name_is_refused_and_not_waited_for(shoal, client, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    result = shoal("put", str(tmp_path / "pipe"), "/pipe")
+    assert result.exit_code == 2
+    assert result.stderr == f"shoal: {tmp_path / 'pipe'} is no regular file: use - and a pipe to store what it gives\n"
+
+
+def test_a_file_that_became_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WrongUsage, match="no regular file"):
+        asyncio.run(put_file(FakeClient(), tmp_path / "pipe", "/pipe", lambda count: None))
+
+
+def test_quiet_leaves_errors_and_what_was_asked_for(shoal, client, tmp_path):
+    client.folders = ["/d"]
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a").write_bytes(b"1")
+    (tmp_path / "tree" / "link").symlink_to("a")
+    for command in (
+        ("put", "-r", str(tmp_path / "tree"), "/t"), ("get", "/t/a", str(tmp_path / "a")), ("cp", "/t/a", "/b"), ("mv", "/b", "/c"),
+        ("rm", "/c"), ("mkdir", "/e"), ("key", "new"),
+    ):  # fmt: skip
+        result = shoal("--quiet", *command)
+        assert (result.exit_code, result.output) == (0, ""), command
+    for command in (("ls", "/"), ("find",), ("du",), ("stat", "/t/a"), ("where", "/t/a"), ("key", "show")):
+        assert shoal("--quiet", *command).stdout, command
+    assert shoal("--quiet", "rm", "/nope").stderr == "shoal: /nope: no such file or folder\n"
+    assert json.loads(shoal("--quiet", "--json", "rm", "/t/a").stdout)["removed"] == 1
+
+
+@pytest.mark.parametrize("arguments", [("ls", "-lh"), ("du", "-sh")])
+def test_the_h_of_habit_is_no_cry_for_help(shoal, client, arguments):
+    client.files = {"/a": b"1"}
+    result = shoal(*arguments)
+    assert result.exit_code == 0
+    assert "1 B" in result.stdout
+    assert "Usage" not in result.stdout

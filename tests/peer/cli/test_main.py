@@ -1,9 +1,12 @@
 """Global options, usage errors, and the keys of a home."""
 
 import json
+import shlex
 
+import click
 import pytest
 
+from peer.cli.main import main
 from peer.client.home_files import KEY_FILE, key_for_client, key_for_node, node_addresses, remove_node_file, write_key, write_node_file
 from peer.errors import AlreadyThere, NotAllowed, WrongUsage
 from peer.real.keys import new_key
@@ -142,3 +145,37 @@ def test_what_is_missing_of_a_put_or_get_is_said(shoal, arguments, text):
 def test_the_help_of_put_and_get_shows_what_is_needed_as_needed(shoal):
     assert "LOCAL... REMOTE\n" in shoal("put", "--help").stdout
     assert "REMOTE... LOCAL\n" in shoal("get", "--help").stdout
+
+
+def verbs(command=main, words=()):
+    """Yield every command with the words that call it."""
+    yield words, command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from verbs(inner, (*words, name))
+
+
+@pytest.mark.parametrize(("words", "command"), list(verbs()), ids=lambda value: "-".join(value) if isinstance(value, tuple) else "")
+def test_every_help_fits_80_columns_and_ends_with_two_or_three_examples_that_are_right(shoal, words, command):
+    lines = shoal(*words, "--help").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    examples = lines[lines.index("Examples:") + 1 :]
+    assert 2 <= len(examples) <= 3
+    called = 0
+    for line in examples:
+        typed = shlex.split(line, comments=True)
+        for start in [index for index, word in enumerate(typed) if word == "shoal"]:
+            operands = []
+            for word in typed[start + 1 :]:
+                if word in ("|", "<", ">", "&&"):
+                    break
+                operands.append(word)
+            if "xargs" in typed[:start]:
+                operands.append("/what/it/gives")
+            main.make_context("shoal", operands).close()  # the options of the command itself
+            inner, rest = main, operands
+            while isinstance(inner, click.Group):
+                inner, rest = inner.commands[rest[0]], rest[1:]
+            inner.make_context(inner.name, rest).close()
+            called += operands[: len(words)] == list(words)
+    assert called, "no example calls the command itself"

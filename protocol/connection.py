@@ -162,6 +162,8 @@ class Connection:
         self._arriving_bytes = 0
         self._ping_sent_at: float | None = None
         self._ping_nonce = 0
+        self._pings_heard = 0
+        self._pings_since = now
         self._closed = False
         if kind is not None:
             self._send(hello(kind), 0)
@@ -397,7 +399,7 @@ class Connection:
             case Answer():
                 self._take_answer(message, request_id, frame, events)
             case Ping():
-                self._send(Pong(message.nonce), 0)
+                self._take_ping(message, now)
             case Credit():
                 self._take_credit(message.payload_bytes)
             case Cancel():
@@ -428,6 +430,14 @@ class Connection:
         self._reader.set_kind(self.kind)
         self.peer = hello
         events.append(PeerHello(hello))
+
+    def _take_ping(self, ping: Ping, now: float) -> None:
+        if now - self._pings_since >= 1.0:
+            self._pings_since, self._pings_heard = now, 0
+        self._pings_heard += 1
+        if self._pings_heard > limits.PINGS_PER_SECOND_MAX:
+            raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"more than {limits.PINGS_PER_SECOND_MAX} pings within a second")
+        self._send(Pong(ping.nonce), 0)
 
     def _check_expected(self, message: Message, request_id: int) -> None:
         if isinstance(message, Request):

@@ -1,6 +1,7 @@
 """Peers that have the key and do not keep the rules, and one process that has to live with them."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -146,8 +147,12 @@ class Attacker:
         """Prove an identity made from the name, and say nothing."""
         credentials = Credentials(key, plain_hash(name.encode()))
         host, port = split_address(address)
-        # A small limit: what is not read stays with the sender.
-        streams = await asyncio.open_connection(host, port, ssl=credentials.client_context, server_hostname="shoal", limit=1024)
+        # Small buffers: what is not read stays with the sender.
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, (host, port))
+        streams = await asyncio.open_connection(sock=connection, ssl=credentials.client_context, server_hostname="shoal", limit=1024)
         return cls(credentials.node_id, *streams)
 
     async def say_hello(self, kind: LinkKind) -> None:

@@ -36,18 +36,28 @@ def links_of(one, attacker: Attacker) -> list:
     return [each for each in one.victim.links._every if each.proven == attacker.node_id]
 
 
-async def test_pings_without_end_whose_answers_nobody_reads_end_the_link() -> None:
+async def test_pings_without_end_end_the_link() -> None:
     async with scene() as one:
         attacker = await one.attacker()
+        attacker.send(frame(Ping(1)) * 1000)
+        assert "pings" in (await attacker.hears_close()).reason
+        await until(lambda: not links_of(one, attacker))
+
+
+async def test_refusals_without_end_that_nobody_reads_end_the_link() -> None:
+    async with scene() as one:
+        budget = one.victim.links.budget
+        assert budget.take(budget.free_bytes)  # each payload is refused at once: nothing holds its sender back
+        attacker = await one.attacker(kind=LinkKind.BULK)
         (mine,) = links_of(one, attacker)
         attacker.reader._transport.pause_reading()
-        pings = frame(Ping(1)) * 1000
+        refused = b"".join(frame(PUT, request_id, b"x", LinkKind.BULK) for request_id in range(1, 1001))
         written = 0
         while not attacker.writer.is_closing():
-            assert written < 200 * MIB
+            assert written < 100 * MIB
             assert mine._transport.get_write_buffer_size() < 4 * MIB
-            attacker.send(pings)
-            written += len(pings)
+            attacker.send(refused)
+            written += len(refused)
             await asyncio.sleep(0)
             while attacker.writer.transport.get_write_buffer_size() > MIB and not attacker.writer.is_closing():
                 await asyncio.sleep(0.001)

@@ -421,6 +421,15 @@ def test_a_tick_at_its_deadline_always_moves_the_deadline(begin, ticks):
         assert pair.a.next_deadline() is None or pair.a.next_deadline() > due
 
 
+def test_more_pings_than_anybody_needs_are_refused():
+    pair = up()
+    for _ in range(3):
+        pair.now += 1.0
+        assert pair.b.receive(raw(Ping(1)) * limits.PINGS_PER_SECOND_MAX, pair.now) == []
+    assert len(pair.b.take_output()) == 3 * limits.PINGS_PER_SECOND_MAX
+    breaks(pair, raw(Ping(1)))
+
+
 def test_a_side_that_stood_still_itself_does_not_blame_the_peer():
     pair = up()
     assert pair.a.tick(100.0) == []

@@ -72,17 +72,22 @@ def local_paths(context: click.Context, parameter: click.Parameter, incomplete: 
 
 
 def sources_of_put(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return what may follow `shoal put`; click takes every operand for one of the first, so the target is known by its /."""
-    if context.params.get("local") and incomplete.startswith(ROOT):
+    """Return what may follow `shoal put`; the target is known by its / and by not being the first."""
+    if _has_operand(context) and incomplete.startswith(ROOT):
         return remote_paths(context, parameter, incomplete)
     return local_paths(context, parameter, incomplete)
 
 
 def sources_of_get(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return what may follow `shoal get`, as `sources_of_put` does."""
-    if context.params.get("remote") and not incomplete.startswith(ROOT):
+    if _has_operand(context) and not incomplete.startswith(ROOT):
         return local_paths(context, parameter, incomplete)
     return remote_paths(context, parameter, incomplete)
+
+
+def _has_operand(context: click.Context) -> bool:
+    # click gives the only operand so far to the last argument, and more of them to the first as well.
+    return any(context.params.get(name) for name in ("local", "remote"))
 
 
 async def _matches(settings: Settings, addresses: list[str] | tuple[str, ...], incomplete: str) -> list[str]:

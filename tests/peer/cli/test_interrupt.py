@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from test_up import environment, shoal, up  # it lies beside this one
 
 SECONDS = 20.0
@@ -42,6 +43,32 @@ def test_an_interrupt_is_one_line_and_130(tmp_path: Path) -> None:
         assert (code, out) == (130, "")
         assert json.loads(err) == {"error": LINE, "code": "interrupted", "detail": {"exit_code": 130}}
         assert shoal(tmp_path / "home", "stat", "/f").returncode == 3
+
+
+WHILE_IT_LOADS = """
+import os, signal, sys
+class Meanwhile:
+    def find_spec(self, name, path, target=None):
+        if name == "peer.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Meanwhile())
+from peer.cli.start import main
+main()
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_an_interrupt_while_the_command_loads_is_one_line_and_130(options: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", WHILE_IT_LOADS, "ls", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (130, "", 1)
+    assert (json.loads(done.stderr)["error"] if options else done.stderr) == (LINE if options else f"shoal: {LINE}\n")
+
+
+def test_where_interrupts_are_ignored_they_stay_ignored() -> None:
+    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + WHILE_IT_LOADS
+    done = subprocess.run([sys.executable, "-c", ignoring, "--version"], capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_exit_codes_in_the_readme_name_130() -> None:

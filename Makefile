@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check sim bench clean
+.PHONY: demo test check sim bench fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/shoal demo
@@ -24,6 +24,10 @@ sim: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -s tests/bench
 
+# A million frames, then 100,000 connections to a live node: half an hour. Less of both: make fuzz FUZZ="--frames 10000 --connections 500"
+fuzz: $(VENV)/installed-fuzz
+	$(BIN)/python -m tests.fuzz $(FUZZ)
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -34,4 +38,8 @@ $(VENV)/installed: setup.cfg pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	touch $@
+
+$(VENV)/installed-fuzz: $(VENV)/installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	touch $@

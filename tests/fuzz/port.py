@@ -69,6 +69,8 @@ class Report:
     peak: int = 0
     descriptors: tuple[int, int] = (0, 0)
     """Open files of the attacked node, before and after."""
+    log_lines: int = 0
+    """What the attacked node wrote to its log."""
     seconds: float = 0.0
 
     @property
@@ -115,9 +117,8 @@ class Attack:
         """Make so many connections, and call `tenth` ten times on the way."""
         await self._record_session()
         names = list(self._kinds)
-        drawn = self._noise.choices(names, [self._kinds[name][0] for name in names], k=connections)
-        for name, each in zip(drawn, names, strict=False):  # each kind once at least
-            drawn[drawn.index(name)] = each
+        drawn = names + self._noise.choices(names, [self._kinds[name][0] for name in names], k=max(0, connections - len(names)))
+        self._noise.shuffle(drawn)
         waiting = list(enumerate(drawn, start=1))
         waiting.reverse()
 
@@ -229,8 +230,10 @@ class Attack:
         _, _, writer = await self._inside(LinkKind.CTL)
         writer.transport.pause_reading()
         for first in range(1, 3000, limits.REQUESTS_IN_FLIGHT_MAX):
-            for request_id in range(first, first + limits.REQUESTS_IN_FLIGHT_MAX):
-                writer.write(frame(LayoutGet(1000, 0), request_id))
+            if writer.is_closing():
+                break
+            ids = range(first, first + limits.REQUESTS_IN_FLIGHT_MAX)
+            writer.write(b"".join(frame(LayoutGet(1000, 0), request_id) for request_id in ids))
             await asyncio.sleep(0.02)
         writer.transport.abort()
 
@@ -361,6 +364,7 @@ async def _attack(nodes: LocalNodes, victim: LocalNode, connections: int, seed: 
     report.memory.append(resident(victim))
     report.peak = resident(victim, "VmHWM")
     await whole_file(nodes.key, victim.address, report)
+    report.log_lines = len(victim.log.read_text(errors="replace").splitlines())
     for node in nodes.nodes:
         report.crashes += faults_of(node)
     return report
@@ -398,7 +402,7 @@ def run(connections: int) -> int:
         f"port: {report.kinds.total():,} connections in {report.seconds:.0f} s ({report.refused:,} with key refused as they came), "
         f"{len(report.crashes)} crashes; {report.requests:,} requests of clients, {len(report.failures)} failed\n"
         f"port: memory of the node, MiB: {steps}, {report.peak // MIB} at most; "
-        f"open files {report.descriptors[0]} before, {report.descriptors[1]} after"
+        f"open files {report.descriptors[0]} before, {report.descriptors[1]} after; {report.log_lines} lines in its log"
     )
     for fault in report.faults[:20]:
         print(f"port: {fault}", file=sys.stderr)

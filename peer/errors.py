@@ -44,7 +44,7 @@ class AlreadyThere(ShoalError):
 
 
 class OutcomeUnknown(ShoalError):
-    """The change may or may not take effect; the same again is safe, and with the same `op_id` takes effect once at most."""
+    """The change may or may not have taken effect, or did in part; the same call again is safe."""
 
     exit_code = 6
     code = "outcome-unknown"
@@ -52,7 +52,7 @@ class OutcomeUnknown(ShoalError):
     def __init__(self, text: str, op_id: bytes = b"") -> None:
         super().__init__(text)
         self.op_id = op_id
-        """Of the operation that was tried."""
+        """Of a put or a copy: the same call with it, at any node, takes effect once at most. Empty for what needs none."""
 
 
 class DataLost(ShoalError):

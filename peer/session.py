@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 
 from peer.config import DIAL_TIMEOUT_SECONDS
-from peer.errors import ConnectFailed, LinkLost, NotAllowed, Refused, RequestFailed, Unavailable
+from peer.errors import ConnectFailed, LinkLost, NotAllowed, Refused, RequestFailed, Unavailable, WrongUsage
 from peer.link import Reply, Served
 from peer.links import Links
 from peer.seams import ClientEnv
@@ -21,6 +21,8 @@ from protocol.messages import Hello, LayoutGet, LayoutIs, LinkKind, Peers, Peers
 
 ASK_TIMEOUT_SECONDS = 5.0
 CONNECT_RETRY_SECONDS = 0.2
+CONNECT_HEDGE_SECONDS = 0.25
+"""An address that has not let the client in by then is not waited for alone."""
 
 
 class Session:
@@ -34,10 +36,16 @@ class Session:
         self.compute = env.compute
         self.links = Links(env.network, self)
         self._layout: Layout | None = None
+        self._is_closed = False
 
     @property
     def layout(self) -> Layout:
-        """The newest layout that this session has seen."""
+        """The newest layout that this session has seen.
+
+        Raises: WrongUsage once the session is closed, so that what is still under way ends soon.
+        """
+        if self._is_closed:
+            raise WrongUsage("this client is closed: connect again")
         assert self._layout is not None
         return self._layout
 
@@ -49,28 +57,19 @@ class Session:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + timeout_seconds
         while True:
-            faults = []
-            wrong_keys = 0
-            for address in addresses:
-                try:
-                    peer = await self.links.meet(address)
-                    await self._enter(peer.node_id)
-                except ConnectFailed as error:
-                    wrong_keys += error.wrong_key
-                    faults.append(str(error))
-                except (LinkLost, RequestFailed, TimeoutError, RemoteProtocolError) as error:
-                    faults.append(f"{address}: {error}")
-                else:
-                    return
-            if addresses and wrong_keys == len(addresses):
+            faults = await self._enter_by_any(addresses)
+            if faults is None:
+                return
+            if addresses and all(isinstance(fault, ConnectFailed) and fault.wrong_key for fault in faults):
                 raise NotAllowed(f"{', '.join(addresses)} refuses this key: use the key of its cluster")
             if loop.time() >= give_up_at:
-                reason = "; ".join(faults) or "no address is known"
+                reason = "; ".join(map(str, faults)) or "no address is known"
                 raise Unavailable(f"no node can be reached ({reason}): is one running? start it with `shoal up`")
             await asyncio.sleep(CONNECT_RETRY_SECONDS)
 
     async def close(self) -> None:
         """Close all links."""
+        self._is_closed = True
         await self.links.close()
 
     async def request(
@@ -157,7 +156,45 @@ class Session:
 
     # -- inside --------------------------------------------------------------
 
-    async def _enter(self, node_id: NodeId) -> None:
+    async def _enter_by_any(self, addresses: Sequence[str]) -> list[Exception] | None:
+        """Try `addresses` in their order, the next one early when one is slow.
+
+        Returns None once one of them has let this session in, else why none has.
+        """
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue()
+        tries: list[asyncio.Task[None]] = []
+        faults: list[Exception] = []
+        try:
+            while len(faults) < len(addresses):
+                if len(tries) < len(addresses):
+                    tries.append(loop.create_task(self._enter(addresses[len(tries)])))
+                    tries[-1].add_done_callback(ended.put_nowait)
+                try:
+                    async with asyncio.timeout(CONNECT_HEDGE_SECONDS if len(tries) < len(addresses) else None):
+                        done = await ended.get()
+                except TimeoutError:
+                    continue
+                try:
+                    return done.result()
+                except (ConnectFailed, LinkLost) as fault:
+                    faults.append(fault)
+            return faults
+        finally:
+            for task in tries:
+                task.cancel()
+            await asyncio.gather(*tries, return_exceptions=True)
+
+    async def _enter(self, address: str) -> None:
+        """Raises: ConnectFailed, LinkLost."""
+        peer = await self.links.meet(address)
+        try:
+            await self._learn_from(peer.node_id)
+        except (LinkLost, RequestFailed, TimeoutError, RemoteProtocolError) as error:
+            raise LinkLost(f"{address}: {str(error) or 'no answer in time'}") from None
+
+    async def _learn_from(self, node_id: NodeId) -> None:
+        """Learn the layout and where its members listen."""
         await self._learn_layout(node_id)
         if self._layout is None:
             raise LinkLost("it belongs to no cluster yet")
@@ -194,10 +231,9 @@ async def connect(env: ClientEnv, addresses: Sequence[str], *, name: str, timeou
     try:
         async with asyncio.timeout(timeout_seconds + DIAL_TIMEOUT_SECONDS):
             await session.connect(addresses, timeout_seconds=timeout_seconds)
-    except TimeoutError:
+    except BaseException as error:
         await session.close()
-        raise Unavailable(f"none of {', '.join(addresses)} answered within {timeout_seconds:.0f} s") from None
-    except (NotAllowed, Unavailable):
-        await session.close()
+        if isinstance(error, TimeoutError):
+            raise Unavailable(f"none of {', '.join(addresses)} answered within {timeout_seconds:.0f} s") from None
         raise
     return session

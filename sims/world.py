@@ -128,16 +128,15 @@ class World:
 
     # -- clients -------------------------------------------------------------
 
-    async def client(self, name: str) -> Operations:
-        """Return a client that enters the cluster through the node of machine `name`."""
+    async def client(self, *names: str) -> Operations:
+        """Return a client that was given the addresses of the machines `names`, in this order, to enter the cluster by."""
         self._clients += 1
         host = f"client{self._clients}#1"
         entropy = SimEntropy(f"{self.seed} {host}")
         network = SimNetwork(self.lan, host, node_id_of(plain_hash(host.encode())))
-        env = ClientEnv(network, self.machines[name].clock, entropy, SimCompute())
-        session: Session = await self.on(
-            host, lambda: connect(env, [f"{name}:{PORT}"], name=host, timeout_seconds=10.0)
-        )
+        env = ClientEnv(network, self.machines[names[0]].clock, entropy, SimCompute())
+        addresses = [f"{name}:{PORT}" for name in names]
+        session: Session = await self.on(host, lambda: connect(env, addresses, name=host, timeout_seconds=10.0))
         return Operations(session)
 
     # -- inside --------------------------------------------------------------

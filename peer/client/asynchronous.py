@@ -22,15 +22,16 @@ from peer.client.streams import RemoteReader, RemoteWriter
 from peer.errors import NoSuchPath
 from peer.files.entries import Entry, PutResult
 from peer.files.operations import Operations
-from protocol.identity import OpId
+from protocol.paths import ROOT
 
 
 class Client(Operations):
     """A client of one cluster, as `Client.connect` gives it.
 
     It talks to all members directly: a node that dies in the middle of a transfer is passed over, whichever one the client came in by.
-    Every error is a `peer.ShoalError` of one line; the classes are the exit codes of the command line. Belongs to one event loop;
-    any number of its operations may be under way at a time.
+    Every error is a `peer.ShoalError` of one line; the classes are the exit codes of the command line. (An argument that no call can mean,
+    like a negative offset, is a ValueError or TypeError, as everywhere in Python.) Belongs to one event loop; any number of its operations
+    may be under way at a time. `peer/client/README.md` is the guide.
     """
 
     @staticmethod
@@ -59,7 +60,7 @@ class Client(Operations):
         path: str,
         *,
         on_progress: Callable[[int], None] | None = None,
-        op_id: OpId | None = None,
+        op_id: bytes | None = None,
     ) -> PutResult:
         """Store the file `local` of this machine as `path`, with its mode and time; the folders above are made where they are missing.
 
@@ -89,17 +90,18 @@ class Client(Operations):
         """
         return RemoteReader(await self.content(path))
 
-    def create(self, path: str, *, op_id: OpId | None = None) -> RemoteWriter:
+    def create(self, path: str, *, op_id: bytes | None = None) -> RemoteWriter:
         """Write the file `path` piece by piece. It appears when the writer is closed, and supersedes what is there now."""
         return RemoteWriter(self, path, op_id)
 
     async def exists(self, path: str) -> bool:
-        """Return whether there is a file or a marked folder at `path`.
+        """Return whether there is a file or a folder at `path`.
 
         Raises: WrongUsage, Unavailable.
         """
         try:
-            await self.entry(path)
+            if path != ROOT:
+                await self.entry(path)
         except NoSuchPath:
             return False
         return True

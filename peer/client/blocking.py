@@ -12,21 +12,22 @@ Owns one event loop in a thread of its own. May be used by several threads.
 """
 
 import asyncio
+import concurrent.futures
 import io
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from peer.client.asynchronous import Client
 from peer.client.streams import RemoteReader, RemoteWriter
+from peer.errors import WrongUsage
 from peer.files.cluster_status import ClusterStatus
 from peer.files.entries import ChunkPlace, Entry, PutResult, Stat
 from peer.real.loop import new_runner
 from protocol.hashing import Buffer
-from protocol.identity import OpId
 
 T = TypeVar("T")
 
@@ -40,27 +41,27 @@ def connect(
     node: str | Sequence[str] = (), *, home: str | os.PathLike[str] | None = None, key: str | None = None
 ) -> "Iterator[BlockingClient]":
     """Yield a blocking client of a cluster. Arguments and errors are those of `Client.connect`."""
-    loop = _LoopThread()
+    loop = LoopThread()
     try:
         stack = AsyncExitStack()
         client = loop.run(stack.enter_async_context(Client.connect(node, home=home, key=key)))
         try:
-            yield BlockingClient(client, loop.run)
+            yield BlockingClient(client, loop)
         finally:
             loop.run(stack.aclose())
     finally:
         loop.close()
 
 
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
 class BlockingClient:
-    """A client of one cluster, as `peer.connect` gives it. Each method does, and raises, what that of `Client` does."""
+    """A client of one cluster, as `peer.connect` gives it. Each method does, and raises, what that of `Client` does.
 
-    def __init__(self, client: Client, run: Run) -> None:
+    Ctrl-C cancels the call that is under way: a get leaves no file, a put may or may not have taken effect.
+    """
+
+    def __init__(self, client: Client, loop: "LoopThread") -> None:
         self._client = client
-        self._run = run
+        self._loop = loop
 
     def put_file(
         self,
@@ -68,38 +69,30 @@ class BlockingClient:
         path: str,
         *,
         on_progress: Callable[[int], None] | None = None,
-        op_id: OpId | None = None,
+        op_id: bytes | None = None,
     ) -> PutResult:
         """Store a file of this machine. `on_progress` is called in the client's own thread."""
-        result: PutResult = self._run(self._client.put_file(local, path, on_progress=on_progress, op_id=op_id))
-        return result
+        return self._loop.run(self._client.put_file(local, path, on_progress=on_progress, op_id=op_id))
 
     def get_file(self, path: str, local: str | os.PathLike[str], *, on_progress: Callable[[int], None] | None = None) -> Entry:
         """Fetch a file to this machine. `on_progress` is called in the client's own thread."""
-        entry: Entry = self._run(self._client.get_file(path, local, on_progress=on_progress))
-        return entry
+        return self._loop.run(self._client.get_file(path, local, on_progress=on_progress))
 
-    def put_bytes(self, path: str, data: Buffer, *, op_id: OpId | None = None) -> PutResult:
+    def put_bytes(self, path: str, data: Buffer, *, op_id: bytes | None = None) -> PutResult:
         """Store `data` as a file."""
-        result: PutResult = self._run(self._client.put_bytes(path, data, op_id=op_id))
-        return result
+        return self._loop.run(self._client.put_bytes(path, data, op_id=op_id))
 
     def get_bytes(self, path: str, begin: int = 0, end: int | None = None) -> bytes:
         """Return the bytes of a file, or a part of them."""
-        data: bytes = self._run(self._client.get_bytes(path, begin, end))
-        return data
+        return self._loop.run(self._client.get_bytes(path, begin, end))
 
     def open(self, path: str) -> io.BufferedReader:
         """Open a file, as it is now, for reading: a binary file object that seeks, fit for `zipfile`, `csv`, `pandas` and the like."""
-        return io.BufferedReader(_RawReader(self._run(self._client.open(path)), self._run), READ_BUFFER_BYTES)
+        return io.BufferedReader(_RawReader(self._loop.run(self._client.open(path)), self._loop), READ_BUFFER_BYTES)
 
-    def create(self, path: str, *, op_id: OpId | None = None) -> "BlockingWriter":
+    def create(self, path: str, *, op_id: bytes | None = None) -> "BlockingWriter":
         """Write a file piece by piece. It appears when the writer is closed."""
-
-        async def begin() -> RemoteWriter:
-            return self._client.create(path, op_id=op_id)
-
-        return BlockingWriter(self._run(begin()), self._run)
+        return BlockingWriter(self._loop.call(lambda: self._client.create(path, op_id=op_id)), self._loop)
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[Entry]:
         """Yield what is in a folder."""
@@ -107,44 +100,39 @@ class BlockingClient:
 
     def entry(self, path: str) -> Entry:
         """Return what there is at a path."""
-        entry: Entry = self._run(self._client.entry(path))
-        return entry
+        return self._loop.run(self._client.entry(path))
 
     def exists(self, path: str) -> bool:
         """Return whether there is something at a path."""
-        return bool(self._run(self._client.exists(path)))
+        return self._loop.run(self._client.exists(path))
 
     def stat(self, path: str) -> Stat:
         """Look closely at one path."""
-        stat: Stat = self._run(self._client.stat(path))
-        return stat
+        return self._loop.run(self._client.stat(path))
 
     def where(self, path: str) -> Iterator[ChunkPlace]:
         """Yield which members hold each chunk of a file."""
         return self._each(self._client.where(path))
 
-    def copy(self, source: str, target: str, *, op_id: OpId | None = None) -> PutResult:
+    def copy(self, source: str, target: str, *, op_id: bytes | None = None) -> PutResult:
         """Copy a file; no content is moved."""
-        result: PutResult = self._run(self._client.copy(source, target, op_id=op_id))
-        return result
+        return self._loop.run(self._client.copy(source, target, op_id=op_id))
 
     def move(self, source: str, target: str) -> PutResult:
         """Give a file another name."""
-        result: PutResult = self._run(self._client.move(source, target))
-        return result
+        return self._loop.run(self._client.move(source, target))
 
     def remove(self, path: str, *, recursive: bool = False) -> int:
         """Remove a file or a folder and return how many entries went."""
-        return int(self._run(self._client.remove(path, recursive=recursive)))
+        return self._loop.run(self._client.remove(path, recursive=recursive))
 
     def make_directory(self, path: str) -> None:
         """Make a folder and those above it."""
-        self._run(self._client.make_directory(path))
+        self._loop.run(self._client.make_directory(path))
 
     def status(self) -> ClusterStatus:
         """Ask every member how it is."""
-        status: ClusterStatus = self._run(self._client.status())
-        return status
+        return self._loop.run(self._client.status())
 
     def _each(self, items: AsyncIterator[T]) -> Iterator[T]:
         async def some() -> list[T]:
@@ -155,29 +143,51 @@ class BlockingClient:
                     break
             return batch
 
-        while batch := self._run(some()):
+        while batch := self._loop.run(some()):
             yield from batch
 
 
 class BlockingWriter:
-    """A file that is being written. As a context manager it commits at the end of the block, or nothing after an exception."""
+    """A file that is being written. As a context manager it commits at the end of the block, or nothing after an exception.
 
-    def __init__(self, writer: RemoteWriter, run: Run) -> None:
+    Fit to be written to by `zipfile`, `csv` (in an `io.TextIOWrapper`), `tarfile` and the like. One that is never closed writes nothing.
+    """
+
+    def __init__(self, writer: RemoteWriter, loop: "LoopThread") -> None:
         self._writer = writer
-        self._run = run
+        self._loop = loop
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._writer.closed
 
     def write(self, data: Buffer) -> int:
         """Take `data`."""
-        return int(self._run(self._writer.write(data)))
+        return self._loop.run(self._writer.write(data))
+
+    def flush(self) -> None:
+        """Nothing is held back here; what was written becomes durable with the file, by `close`."""
+
+    def readable(self) -> bool:
+        """Return that it is not."""
+        return False
+
+    def writable(self) -> bool:
+        """Return that it is."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return that it is not."""
+        return False
 
     def close(self) -> PutResult:
         """Commit the file."""
-        result: PutResult = self._run(self._writer.close())
-        return result
+        return self._loop.run(self._writer.close())
 
     def abort(self) -> None:
         """Leave everything as it was."""
-        self._run(self._writer.abort())
+        self._loop.run(self._writer.abort())
 
     def __enter__(self) -> Self:
         """Return this writer."""
@@ -194,9 +204,9 @@ class BlockingWriter:
 class _RawReader(io.RawIOBase):
     """`RemoteReader` as the raw part of a binary file object."""
 
-    def __init__(self, reader: RemoteReader, run: Run) -> None:
+    def __init__(self, reader: RemoteReader, loop: "LoopThread") -> None:
         self._reader = reader
-        self._run = run
+        self._loop = loop
 
     def readable(self) -> bool:
         return True
@@ -206,59 +216,78 @@ class _RawReader(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer).cast("B")
-        data: bytes = self._run(self._reader.read(len(view)))
+        data = self._loop.run(self._reader.read(len(view)))
         view[: len(data)] = data
         return len(data)
 
     def readall(self) -> bytes:
-        data: bytes = self._run(self._reader.read())
-        return data
+        return self._loop.run(self._reader.read())
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._reader.tell(), io.SEEK_END: self._reader.entry.size}[whence]
-        self._run(self._reader.seek(base + offset))
-        return base + offset
+        bases = {io.SEEK_SET: 0, io.SEEK_CUR: self._reader.tell(), io.SEEK_END: self._reader.entry.size}
+        if whence not in bases:
+            raise ValueError(f"whence cannot be {whence}")
+        position = bases[whence] + offset
+        self._loop.call(lambda: self._reader.seek(position))
+        return position
 
     def tell(self) -> int:
         return self._reader.tell()
 
     def close(self) -> None:
         if not self.closed:
-            self._run(self._reader.close())
-        super().close()
+            super().close()
+            with suppress(WrongUsage):  # with the client its files are closed as well
+                self._loop.run(self._reader.close())
 
 
-class _LoopThread:
+class LoopThread:
     """An event loop in a thread of its own."""
 
     def __init__(self) -> None:
-        self._started = threading.Event()
-        self._loop: asyncio.AbstractEventLoop
-        self._stop: asyncio.Event
+        self._runner = new_runner()
+        self._loop = self._runner.get_loop()
+        self._lock = threading.Lock()
+        self._is_closed = False
         self._thread = threading.Thread(target=self._body, name="shoal client", daemon=True)
         self._thread.start()
-        self._started.wait()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what `work` returns, done in the loop's thread; an interrupt of this thread cancels it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Return what `work` returns, done in the loop's thread; an interrupt of this thread cancels it.
+
+        Raises: what `work` raises, WrongUsage when the loop is closed before it has ended.
+        """
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("the client's own thread would wait for itself: a callback cannot use the client")
+        with self._lock:  # what is begun before the loop is told to stop is known to it, and cancelled by it
+            if self._is_closed:
+                work.close()
+                raise WrongUsage("this client is closed: connect again")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise WrongUsage("this client was closed meanwhile: connect again") from None
         except BaseException:
             future.cancel()
             raise
 
+    def call(self, work: Callable[[], T]) -> T:
+        """Return `work()`, done in the loop's thread."""
+
+        async def body() -> T:
+            return work()
+
+        return self.run(body())
+
     def close(self) -> None:
-        """End the loop and its thread."""
-        self._loop.call_soon_threadsafe(self._stop.set)
+        """End the loop, what is still under way in it, and its thread."""
+        with self._lock:
+            self._is_closed = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
     def _body(self) -> None:
-        with new_runner() as runner:
-            runner.run(self._main())
-
-    async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        self._started.set()
-        await self._stop.wait()
+        self._loop.run_forever()
+        self._runner.close()

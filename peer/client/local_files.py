@@ -21,7 +21,6 @@ from peer.errors import AlreadyThere, LocalFault, WrongUsage
 from peer.files.entries import Entry, PutResult
 from peer.files.operations import Operations
 from protocol.hashing import Buffer
-from protocol.identity import OpId
 
 GET_TRIES = 3
 """So often a file may change between being looked at and being fetched."""
@@ -37,7 +36,7 @@ def local_fault(path: object, verb: str, error: OSError) -> LocalFault:
     return LocalFault(f"{path}: cannot {verb} it: {error.strerror or error}")
 
 
-async def put_file(client: Operations, path: Path, remote: str, progress: Progress, op_id: OpId | None = None) -> PutResult:
+async def put_file(client: Operations, path: Path, remote: str, progress: Progress, op_id: bytes | None = None) -> PutResult:
     """Store the regular file `path`, with its mode and time, as `remote`.
 
     Raises: LocalFault, and what `Operations.put` raises; when the file changes meanwhile nothing is stored.

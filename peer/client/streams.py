@@ -2,13 +2,15 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from peer.files.entries import PutResult
 from peer.files.operations import FileContent, Operations
 from protocol.hashing import Buffer
-from protocol.identity import OpId
+
+T = TypeVar("T")
 
 PIPE_BYTES = 4 * 1024 * 1024
 """Kept by a reader for whoever reads on, and by a writer until the cluster takes it."""
@@ -20,6 +22,7 @@ class RemoteReader:
 
     Every byte that is returned is verified, and comes from whichever members have it: one that dies is passed over.
     Use it as ``async with``, or call `close`. Not for several tasks at once, except for `read_at`.
+    A `read` that fails or is cancelled leaves the position where it was: the next one may be tried there.
     """
 
     def __init__(self, content: FileContent) -> None:
@@ -30,23 +33,28 @@ class RemoteReader:
         self._streams_from = -1
         """Where a read has ended: one that begins there is taken for the second of many."""
         self._stream: _Stream | None = None
+        self._closed = False
 
     async def read(self, count: int = -1) -> bytes:
         """Return the next `count` bytes (negative: all the rest), fewer at the end of the file; empty when there are none.
 
         Raises: Unavailable, DataLost.
         """
+        self._refuse_when_closed()
         end = self.entry.size if count < 0 else min(self._position + count, self.entry.size)
         if end <= self._position:
             return b""
-        if self._stream is None:
-            if self._position != self._streams_from:
-                data = await self.read_at(self._position, end - self._position)
-                self._position = self._streams_from = end
-                return data
+        if self._stream is None and self._position == self._streams_from:
             self._stream = _Stream(self._content, self._position)
-        data = await self._stream.take(end - self._position)
-        self._position += len(data)
+        if self._stream is None:
+            data = await self.read_at(self._position, end - self._position)
+        else:
+            try:
+                data = await self._stream.take(end - self._position)
+            except BaseException:
+                self._drop_stream()  # some of its bytes may be gone
+                raise
+        self._position = self._streams_from = end
         return data
 
     async def read_at(self, offset: int, count: int) -> bytes:
@@ -54,6 +62,7 @@ class RemoteReader:
 
         Raises: Unavailable, DataLost.
         """
+        self._refuse_when_closed()
         if offset < 0 or count < 0:
             raise ValueError("offset and count cannot be negative")
         data = bytearray()
@@ -64,24 +73,24 @@ class RemoteReader:
         await self._content.read(offset, offset + count, write)
         return bytes(data)
 
-    async def seek(self, position: int) -> None:
+    def seek(self, position: int) -> None:
         """Read on from `position`; behind the end there is nothing."""
+        self._refuse_when_closed()
         if position < 0:
             raise ValueError("a position cannot be negative")
         if position != self._position:
-            await self.close()
+            self._drop_stream()
             self._position = position
-            self._streams_from = -1
 
     def tell(self) -> int:
         """Return where the next read begins."""
         return self._position
 
     async def close(self) -> None:
-        """Stop what is fetched ahead."""
+        """Stop what is fetched ahead; a read that is under way in another task ends with ValueError."""
+        self._closed = True
         if self._stream is not None:
-            stream, self._stream = self._stream, None
-            await stream.close()
+            await self._stream.close()
 
     def __aiter__(self) -> Self:
         """Yield the rest of the file in blocks."""
@@ -102,32 +111,47 @@ class RemoteReader:
         """Close it."""
         await self.close()
 
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise ValueError(f"{self.entry.path} is closed")
+
+    def _drop_stream(self) -> None:
+        self._streams_from = -1
+        if self._stream is not None:
+            self._stream.cancel()
+            self._stream = None
+
 
 class _Stream:
     """The rest of a content, fetched ahead of its reader."""
 
     def __init__(self, content: FileContent, begin: int) -> None:
+        self._path = content.entry.path
         self._pipe = _Pipe()
-        self._task = asyncio.get_running_loop().create_task(content.read(begin, content.entry.size, self._pipe.put))
-        self._task.add_done_callback(lambda done: self._pipe.end())
+        self._task = _background(content.read(begin, content.entry.size, self._pipe.put), self._pipe)
 
     async def take(self, count: int) -> bytes:
         """Return the next `count` bytes, of which there must be so many.
 
-        Raises: Unavailable, DataLost.
+        Raises: Unavailable, DataLost; ValueError when it was stopped.
         """
         data = bytearray()
         while len(data) < count:
             piece = await self._pipe.take(count - len(data))
             if not piece:
-                await self._task  # it has failed: it says why
+                _result(self._task, f"{self._path} was closed while it was read")
+                raise AssertionError("a content that was read to its end was too short")
             data += piece
         return bytes(data)
+
+    def cancel(self) -> None:
+        """Stop fetching, without waiting for the end of it."""
+        self._task.cancel()
 
     async def close(self) -> None:
         """Stop fetching."""
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.wait([self._task])
 
 
 class _Pipe:
@@ -141,11 +165,12 @@ class _Pipe:
 
     async def put(self, data: Buffer) -> None:
         """Add a copy of `data` once there is room; after the end it is dropped."""
+        piece = memoryview(bytes(data))
         while self._bytes >= PIPE_BYTES and not self._ended:
             await self._change()
-        if len(data) and not self._ended:
-            self._pieces.append(memoryview(bytes(data)))
-            self._bytes += len(data)
+        if len(piece) and not self._ended:
+            self._pieces.append(piece)
+            self._bytes += len(piece)
             self._changed.set()
 
     async def take(self, count: int) -> memoryview:
@@ -178,11 +203,16 @@ class RemoteWriter:
     Use it as ``async with``: an exception in the block leaves everything as it was. Not for several tasks at once.
     """
 
-    def __init__(self, operations: Operations, path: str, op_id: OpId | None) -> None:
+    def __init__(self, operations: Operations, path: str, op_id: bytes | None) -> None:
+        self._path = path
         self._pipe = _Pipe()
         self._closed = False
-        self._put = asyncio.get_running_loop().create_task(operations.put(path, self._read, size=None, op_id=op_id))
-        self._put.add_done_callback(lambda done: self._pipe.end())
+        self._put = _background(operations.put(path, self._read, size=None, op_id=op_id), self._pipe)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._closed
 
     async def write(self, data: Buffer) -> int:
         """Take `data`, waiting while earlier data is on its way, and return its length in bytes.
@@ -190,26 +220,34 @@ class RemoteWriter:
         Raises: what `Operations.put` raises, as soon as it fails.
         """
         if self._closed:
-            raise ValueError("the file is closed")
-        await self._pipe.put(data)
+            raise ValueError(f"{self._path} is closed")
+        view = memoryview(data).cast("B")
+        await self._pipe.put(view)
         if self._put.done():
             self._put.result()
-        return len(data)
+        return len(view)
 
     async def close(self) -> PutResult:
         """Commit the file and return what it is now; a second call says the same.
 
-        Raises: what `Operations.put` raises.
+        Cancelled, it leaves the outcome unknown.
+
+        Raises: what `Operations.put` raises, ValueError after `abort`.
         """
         self._closed = True
         self._pipe.end()
-        return await self._put
+        try:
+            await asyncio.wait([self._put])
+        except asyncio.CancelledError:
+            self._put.cancel()
+            raise
+        return _result(self._put, f"{self._path}: the writing of it was given up")
 
     async def abort(self) -> None:
-        """Leave everything as it was."""
+        """Leave everything as it was. After `close` has begun it may be too late for that."""
         self._closed = True
         self._put.cancel()
-        await asyncio.gather(self._put, return_exceptions=True)
+        await asyncio.wait([self._put])
 
     async def __aenter__(self) -> Self:
         """Return this writer."""
@@ -224,3 +262,26 @@ class RemoteWriter:
 
     async def _read(self, count: int) -> bytes:
         return bytes(await self._pipe.take(count))
+
+
+def _background(work: Coroutine[None, None, T], pipe: _Pipe) -> asyncio.Task[T]:
+    """Begin `work` at one end of `pipe`, and end the pipe with it."""
+
+    def end(task: asyncio.Task[T]) -> None:
+        pipe.end()
+        if not task.cancelled():
+            task.exception()  # whoever is at the other end is told; there may be nobody any more
+
+    task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(end)
+    return task
+
+
+def _result(task: asyncio.Task[T], given_up: str) -> T:
+    """Return what a task that has ended returned.
+
+    Raises: what it raised, ValueError when it was cancelled: that must not look as if its caller were.
+    """
+    if task.cancelled():
+        raise ValueError(given_up)
+    return task.result()

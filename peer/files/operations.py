@@ -1,12 +1,14 @@
 """What a user of the cluster can do: put, get, list, stat, copy, move, remove, make folders, see where things lie.
 
-Owns the order of steps of each operation and what its result means. Works over any `Access`; `peer.client.Client` gives it a
-`peer.session.Session`, a simulation one of its own. Errors are the typed exceptions of `peer.errors`.
+Owns the order of steps of each operation and what its result means. Works over any `Access`; `peer.Client` gives it a
+`peer.session.Session`, a simulation one of its own. Every error is one of the typed exceptions of `peer.errors`, and `Unavailable`
+always means that nothing was changed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from peer.errors import (
@@ -29,6 +31,7 @@ from peer.files.access import (
     Access,
     milliseconds,
 )
+from peer.files.attempts import Attempt, attempt_of
 from peer.files.cluster_status import ClusterStatus, cluster_status
 from peer.files.entries import ChunkPlace, Entry, PutResult, Stat, base_of_conflict, entry_of, version_text
 from peer.files.quorum import collect, read_page, read_row
@@ -41,11 +44,13 @@ from protocol.identity import OP_ID_BYTES, ChunkId, NodeId, OpId
 from protocol.manifest import NO_CONTENT, chunk_count, chunk_matches, chunk_partition, chunk_span
 from protocol.messages import ChunksHave, ChunksHeld, Published, RowPublish
 from protocol.paths import ROOT, ancestors, join, name_of, normalise, parent_of, row_partition
-from protocol.versions import Dot, Kind, Row, Vector, Version, context_of, siblings, winner
+from protocol.versions import Dot, Kind, Row, Version, context_of, find_operation, siblings, winner
 
 ReadLocal = Callable[[int, int], Awaitable[bytes]]
 """Returns the bytes of a local file from an offset on, so many if it has them."""
 
+NOTHING = Stored(NO_CONTENT, 0, frozenset(), None)
+"""What a folder and a tombstone contain."""
 FILE_MODE = 0o644
 FOLDER_MODE = 0o755
 KNOWN_FOLDERS_MAX = 4096
@@ -73,32 +78,40 @@ class Operations:
         mode: int = FILE_MODE,
         modified_milliseconds: int | None = None,
         on_progress: Progress | None = None,
-        op_id: OpId | None = None,
+        op_id: bytes | None = None,
     ) -> PutResult:
         """Store what `read` returns (`size` bytes if that is known) as the file `path`, and its folders where they are missing.
 
         The put begins now: what it supersedes is what is there now. It is committed when this returns.
 
-        Raises: WrongUsage, AlreadyThere, SourceChanged, Unavailable (nothing was changed), OutcomeUnknown (repeat it with the same op_id).
+        With the `op_id` of an `OutcomeUnknown` it is the put that this was raised for, and supersedes what was there when that one began:
+        it takes effect once, whichever try did it, and stays superseded or removed if it was since then.
+
+        Raises: WrongUsage, AlreadyThere, SourceChanged, Unavailable (nothing was changed), OutcomeUnknown (repeat it with its op_id).
         """
         path = _checked(path)
-        row = await read_row(self._access, path)
-        _refuse_folder(row)
-        await self._missing_folders(ancestors(path))
-        try:
-            stored = await store_content(self._access, read, size, on_progress or _no_progress)
-        except Unavailable as error:
-            raise Unavailable(f"{path}: {error}") from None
-        if modified_milliseconds is None:
-            modified_milliseconds = self._access.wall_clock.milliseconds()
-        return await self._commit_file(row, op_id, stored, mode, modified_milliseconds)
+        with _as_unknown_as_before(op_id):
+            row = await read_row(self._access, path)
+            attempt = self._begin(row, op_id)
+            done = await self._done_before(row, attempt)
+            if done is not None:
+                return done
+            _refuse_folder(row)
+            await self._missing_folders(ancestors(path))
+            try:
+                stored = await store_content(self._access, read, size, on_progress or _no_progress)
+            except Unavailable as error:
+                raise Unavailable(f"{path}: {error}") from None
+            if modified_milliseconds is None:
+                modified_milliseconds = self._access.wall_clock.milliseconds()
+            return await self._commit_file(attempt, stored, mode, modified_milliseconds)
 
-    async def put_bytes(self, path: str, data: Buffer, *, op_id: OpId | None = None) -> PutResult:
+    async def put_bytes(self, path: str, data: Buffer, *, op_id: bytes | None = None) -> PutResult:
         """Store `data` as the file `path`.
 
         Raises: what `put` raises.
         """
-        view = memoryview(data)
+        view = memoryview(data).cast("B")
         position = 0
 
         async def read(count: int) -> bytes:
@@ -114,19 +127,25 @@ class Operations:
 
         Raises: AlreadyThere when a file is in the way, Unavailable, OutcomeUnknown.
         """
-        path = _checked(path)
-        self._known_folders.pop(path, None)
-        await self._make_folders([*ancestors(path), path])
+        await self._make_again(_checked(path))
 
-    async def copy(self, source: str, target: str, *, op_id: OpId | None = None) -> PutResult:
+    async def copy(self, source: str, target: str, *, op_id: bytes | None = None) -> PutResult:
         """Let the file `target` have what the file `source` has, mode and time included. No content is moved.
 
-        What it supersedes is what `target` is now; a crash leaves either that or the copy.
+        What it supersedes is what `target` is now; a crash leaves either that or the copy. `op_id` is that of `put`.
 
         Raises: NoSuchPath, WrongUsage, AlreadyThere (`target` is a folder), Unavailable, DataLost (a chunk has no holder), OutcomeUnknown.
         """
-        _, version = await self._find_file(source)
-        return await self._copy(version, source, target, op_id)
+        source, target = _two_paths(source, target)
+        with _as_unknown_as_before(op_id):
+            row = await read_row(self._access, target)
+            attempt = self._begin(row, op_id)
+            done = await self._done_before(row, attempt)
+            if done is not None:
+                return done
+            _refuse_folder(row)
+            _, version = await self._find_file(source)
+            return await self._copy(version, source, attempt)
 
     async def move(self, source: str, target: str) -> PutResult:
         """Give the file `source` the name `target`. No content is moved.
@@ -136,27 +155,28 @@ class Operations:
 
         Raises: what `copy` raises, and AlreadyThere when `source` has concurrent versions.
         """
+        source, target = _two_paths(source, target)
         row, version = await self._find_file(source)
         if len(siblings(row)) > 1:
             raise AlreadyThere(f"{row.path} has concurrent versions: put what shall stand there, which supersedes them all, then move it")
-        result = await self._copy(version, source, target, None)
-        await self._tombstone(row.path, context_of(row))
+        superseded = await read_row(self._access, target)
+        _refuse_folder(superseded)
+        result = await self._copy(version, source, self._begin(superseded))
+        try:
+            await self._tombstone(row)
+        except (Unavailable, OutcomeUnknown) as error:
+            raise OutcomeUnknown(f"{target} is there, {source} may be there as well ({error}): the same command again is safe") from None
         return result
 
-    async def _copy(self, version: Version, source: str, target: str, op_id: OpId | None) -> PutResult:
-        target = _checked(target)
-        if target == _checked(source):
-            raise WrongUsage(f"{target}: source and target are the same file")
-        row = await read_row(self._access, target)
-        _refuse_folder(row)
-        await self._missing_folders(ancestors(target))
+    async def _copy(self, version: Version, source: str, attempt: Attempt) -> PutResult:
+        await self._missing_folders(ancestors(attempt.path))
         stored = await self._held(version, source)
-        return await self._commit_file(row, op_id, stored, version.mode, version.modified_milliseconds)
+        return await self._commit_file(attempt, stored, version.mode, version.modified_milliseconds)
 
     async def _held(self, version: Version, path: str) -> Stored:
         """Return the content of a version with those who hold its chunks now.
 
-        Raises: DataLost, Unavailable when a chunk has fewer copies than a put would need.
+        Raises: DataLost when a chunk has none, Unavailable when one has fewer copies than a put would need.
         """
         content, size = version.content, version.size
         if not content.chunks:
@@ -165,7 +185,9 @@ class Operations:
         fewest = len(layout.members)
         nodes: set[NodeId] = set()
         async for batch in _batches(_both(self._reader.manifest_ids(content), self._reader.chunk_ids(content))):
-            for holders in await self._holders(batch):
+            for chunk_id, holders in zip(batch, await self._holders(batch), strict=True):
+                if not holders:
+                    await self._reader.fetch(chunk_id)  # nobody said that he has it: this tells whether it is lost or cannot be reached
                 fewest = min(fewest, len(holders))
                 nodes.update(holders)
         if fewest < layout.copies_needed:
@@ -183,19 +205,26 @@ class Operations:
             # A context that covers one of two versions by the same coordinator would cover both.
             raise AlreadyThere(f"{row.path} has concurrent versions: put what shall stand there, which supersedes them all, then remove it")
         if version.kind is Kind.FILE:
-            await self._tombstone(path, context_of(row))
+            await self._tombstone(row)
             return 1
         removed = 0
-        async for entry in self._entries(path, recursive=False):
-            if not recursive:
-                raise AlreadyThere(f"{path} is not empty: remove it with all that is in it by -r")
-            removed += await self.remove(entry.path, recursive=True)
-        self._forget_folders(path)
-        await self._tombstone(path, context_of(row))
-        async for _ in self._entries(path, recursive=False):  # a put that came between wins: the folder is there again
-            await self._make_folders([*ancestors(path), path])
-            raise AlreadyThere(f"{path} is in use: something was put into it at this moment")
-        return removed + 1
+        try:
+            async for entry in self._entries(path, recursive=False):
+                if not recursive:
+                    raise AlreadyThere(f"{path} is not empty: remove it with all that is in it by -r")
+                with suppress(NoSuchPath):  # somebody else removes it as well
+                    removed += await self.remove(entry.path, recursive=True)
+            self._forget_folders(path)
+            await self._tombstone(row)
+            removed += 1
+            async for _ in self._entries(path, recursive=False):  # a put that came between wins: the folder is there again
+                await self._make_again(path)
+                raise AlreadyThere(f"{path} is in use: something was put into it at this moment")
+        except Unavailable as error:
+            if not removed:
+                raise
+            raise OutcomeUnknown(f"{path}: of what is in it something is removed ({error}): the same command again is safe") from None
+        return removed
 
     # -- reading -------------------------------------------------------------
 
@@ -320,9 +349,6 @@ class Operations:
 
     # -- inside --------------------------------------------------------------
 
-    def _new_op_id(self) -> OpId:
-        return OpId(self._access.entropy.token("op id", OP_ID_BYTES))
-
     async def _find(self, path: str) -> tuple[Row, Version]:
         """Return the row and the version that `path` names: the winner, or by its conflict name another one.
 
@@ -363,15 +389,33 @@ class Operations:
             if not after:
                 return
 
-    async def _commit_file(self, row: Row, op_id: OpId | None, stored: Stored, mode: int, modified: int) -> PutResult:
-        """Let `row`, as it was when the operation began, be superseded by a file whose content is durable."""
-        path = row.path
-        await self._make_folders(ancestors(path))
-        dot, copies = await self._publish(path, op_id or self._new_op_id(), context_of(row), Kind.FILE, stored, mode, modified)
-        await self._recheck_folder(parent_of(path))
-        if stored.copies is not None:
-            copies = min(copies, stored.copies)
-        return PutResult(path, version_text(dot), stored.size, copies)
+    def _begin(self, row: Row, token: bytes | None = None) -> Attempt:
+        """Return an attempt to supersede `row`: a new one, or the next one after that which `token` stands for."""
+        if token is not None:
+            return attempt_of(token, row.path)
+        return Attempt(row.path, OpId(self._access.entropy.token("op id", OP_ID_BYTES)), context_of(row))
+
+    async def _done_before(self, row: Row, attempt: Attempt) -> PutResult | None:
+        """Return the result of `attempt` if an earlier one of the same operation has taken effect."""
+        dot = find_operation(row, attempt.op_id)
+        if dot is None:
+            return None
+        if any(head.op_id == attempt.op_id for head in row.heads):
+            await self._see_to_folder(attempt)
+        copies = len(self._access.layout.replicas(row_partition(row.path))) // 2 + 1  # so many have the row now that it was read
+        return PutResult(row.path, version_text(dot), attempt.size, min(attempt.copies or copies, copies))
+
+    async def _commit_file(self, attempt: Attempt, stored: Stored, mode: int, modified: int) -> PutResult:
+        """Let there be a file whose content is durable."""
+        path = attempt.path
+        attempt = replace(attempt, size=stored.size, copies=stored.copies or 0)
+        try:
+            await self._make_folders(ancestors(path))
+        except OutcomeUnknown as error:
+            raise Unavailable(f"{path}: its folder cannot be made ({error})") from None
+        dot, copies = await self._publish(attempt, Kind.FILE, stored, mode, modified)
+        await self._see_to_folder(attempt)
+        return PutResult(path, version_text(dot), stored.size, min(stored.copies or copies, copies))
 
     async def _make_folders(self, folders: Sequence[str]) -> None:
         """Mark `folders`, outermost first, where they are not marked. One at a time: many puts share their folders."""
@@ -383,7 +427,7 @@ class Operations:
     async def _make_missing_folders(self, folders: Sequence[str]) -> None:
         for folder in folders:
             for row in await self._missing_folders([folder]):
-                await self._mark_folder(folder, context_of(row))
+                await self._mark_folder(row)
                 self._remember_folder(folder)
 
     async def _missing_folders(self, folders: Sequence[str]) -> Sequence[Row]:
@@ -410,10 +454,18 @@ class Operations:
             del self._known_folders[next(iter(self._known_folders))]
         self._known_folders[folder] = None
 
-    async def _mark_folder(self, folder: str, context: Vector) -> None:
-        now = self._access.wall_clock.milliseconds()
-        stored = Stored(NO_CONTENT, 0, frozenset(), None)
-        await self._publish(folder, self._new_op_id(), context, Kind.DIRECTORY, stored, FOLDER_MODE, now)
+    async def _mark_folder(self, row: Row) -> None:
+        await self._publish(self._begin(row), Kind.DIRECTORY, NOTHING, FOLDER_MODE, self._access.wall_clock.milliseconds())
+
+    async def _tombstone(self, row: Row) -> None:
+        await self._publish(self._begin(row), Kind.TOMBSTONE, NOTHING, 0, self._access.wall_clock.milliseconds())
+
+    async def _see_to_folder(self, attempt: Attempt) -> None:
+        try:
+            await self._recheck_folder(parent_of(attempt.path))
+        except (Unavailable, OutcomeUnknown) as error:
+            text = f"{attempt.path}: it is stored, but its folder may have been removed meanwhile ({error}): the same command again is safe"
+            raise OutcomeUnknown(text, attempt.token()) from None
 
     async def _recheck_folder(self, folder: str) -> None:
         """After a commit: a folder that was removed meanwhile is there again. Puts that commit during one look share the next."""
@@ -436,27 +488,28 @@ class Operations:
     async def _recheck(self, folder: str) -> None:
         if winner(await read_row(self._access, folder)) is None:
             self._forget_folders(folder)
-            await self._make_folders([*ancestors(folder), folder])
+            await self._make_again(folder)
+
+    async def _make_again(self, folder: str) -> None:
+        """Mark a folder and those above it, whatever is remembered of them: somebody else may have removed them all."""
+        folders = [*ancestors(folder), folder]
+        for each in folders:
+            self._known_folders.pop(each, None)
+        await self._make_folders(folders)
 
     def _forget_folders(self, folder: str) -> None:
         for known in [known for known in self._known_folders if known == folder or known.startswith(f"{folder}/")]:
             del self._known_folders[known]
 
-    async def _tombstone(self, path: str, context: Vector) -> None:
-        now = self._access.wall_clock.milliseconds()
-        stored = Stored(NO_CONTENT, 0, frozenset(), None)
-        await self._publish(path, self._new_op_id(), context, Kind.TOMBSTONE, stored, 0, now)
-
-    async def _publish(
-        self, path: str, op_id: OpId, context: Vector, kind: Kind, stored: Stored, mode: int, modified: int
-    ) -> tuple[Dot, int]:
+    async def _publish(self, attempt: Attempt, kind: Kind, stored: Stored, mode: int, modified: int) -> tuple[Dot, int]:
         """Commit one version: the same operation at one replica after another, until one of them says that it stands.
 
-        Raises: AlreadyThere, WrongUsage, Unavailable (no replica can have stored it), OutcomeUnknown.
+        Raises: AlreadyThere, ShoalError, Unavailable (no replica can have stored it), OutcomeUnknown.
         """
+        path = attempt.path
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + OPERATION_SECONDS
-        perhaps_stored = False
+        perhaps_stored = attempt.again
         faults: list[str] = []
         partition = row_partition(path)
         while True:
@@ -466,9 +519,9 @@ class Operations:
                     deadline_milliseconds=milliseconds(PUBLISH_SECONDS),
                     partition=partition,
                     stamp=layout.cfg(partition),
-                    op_id=op_id,
+                    op_id=attempt.op_id,
                     path=path,
-                    context=context,
+                    context=attempt.context,
                     kind=kind,
                     size=stored.size,
                     mode=mode,
@@ -495,7 +548,8 @@ class Operations:
             await asyncio.sleep(RETRY_SECONDS)
         reasons = "; ".join(faults[-3:])
         if perhaps_stored:
-            raise OutcomeUnknown(f"{path}: it may or may not be stored ({reasons}): the same command again is safe", op_id)
+            op_id = attempt.token() if kind is Kind.FILE else b""
+            raise OutcomeUnknown(f"{path}: it may or may not have taken effect ({reasons}): the same command again is safe", op_id)
         raise Unavailable(f"{path}: too few of its replicas can be reached ({reasons}): nothing was changed")
 
     async def _judge_failure(self, path: str, failed: RequestFailed, perhaps_stored: bool) -> bool:
@@ -503,7 +557,8 @@ class Operations:
         match failed.code:
             case ErrorCode.STALE | ErrorCode.NOT_REPLICA | ErrorCode.NO_CLUSTER:
                 if failed.layout_version > self._access.layout.version:
-                    await self._access.catch_up(failed.layout_version)
+                    with suppress(Unavailable):  # the others are asked all the same, and the next round tries it again
+                        await self._access.catch_up(failed.layout_version)
                 return False
             case ErrorCode.BUSY | ErrorCode.UNAVAILABLE | ErrorCode.CORRUPT:
                 return False
@@ -545,6 +600,7 @@ class Operations:
             result.append(held)
         return result
 
+
 @dataclass(slots=True)
 class _Looks:
     """The looks at one folder that puts are waiting for, in order of their beginning."""
@@ -564,7 +620,7 @@ class FileContent:
         self._version = version
 
     async def read(self, begin: int, end: int, write: Write) -> None:
-        """Write the bytes from `begin` to `end`, or to the end of the file where that comes first.
+        """Write the bytes from `begin` to `end`, or to the end of the file where that comes first. Neither may be negative.
 
         Raises: Unavailable, DataLost.
         """
@@ -599,6 +655,24 @@ def _refuse_folder(row: Row) -> None:
 
 def _no_progress(count: int) -> None:
     """Nobody watches."""
+
+
+@contextmanager
+def _as_unknown_as_before(op_id: bytes | None) -> Iterator[None]:
+    """Let a repeated put that changes nothing leave the outcome of the earlier try as unknown as it was."""
+    try:
+        yield
+    except Unavailable as error:
+        if op_id is None:
+            raise
+        raise OutcomeUnknown(f"{error}; whether an earlier try took effect is not known", op_id) from None
+
+
+def _two_paths(source: str, target: str) -> tuple[str, str]:
+    source, target = _checked(source), _checked(target)
+    if target == source:
+        raise WrongUsage(f"{target}: source and target are the same file")
+    return source, target
 
 
 def _checked(path: str, *, root: bool = False) -> str:

@@ -90,6 +90,8 @@ class _Source:
             piece = await self._read(wanted - len(portion))
             if not piece:
                 break
+            if len(piece) > wanted - len(portion):
+                raise ValueError(f"the source gave {len(piece)} bytes when it was asked for {wanted - len(portion)}")
             portion += piece
         self.count += len(portion)
         if self._size is not None and (self.count > self._size or (len(portion) < wanted and self.count < self._size)):

@@ -53,7 +53,7 @@ class Network(Protocol):
 class Disk(Protocol):
     """One folder of files. Names are relative, `/`-separated.
 
-    Nothing written is durable before `sync`, no name (new, replaced or removed) before `sync_directory` of its folder.
+    Nothing written is durable before `sync`, no name (new, replaced or removed) before `sync_directories` with its folder.
     Every method raises `DiskError` when the operation failed harmlessly, `StorageFailed` when an input or output error means that
     what was believed written may be lost; after the first `StorageFailed` every further call raises it.
     """
@@ -70,8 +70,13 @@ class Disk(Protocol):
     async def rename(self, source: str, target: str) -> None:
         """Rename a file atomically, replacing `target`."""
 
-    async def sync_directory(self, path: str) -> None:
-        """Make the names in a folder durable (`""`: the root folder)."""
+    async def place(self, temporary: str, path: str, parts: Sequence[Buffer]) -> None:
+        """Write `parts` as `temporary`, sync it, and rename it to `path`: these three steps, in this order. Where one fails,
+        `temporary` may be left.
+        """
+
+    async def sync_directories(self, paths: Sequence[str]) -> None:
+        """Make the names in each of these folders durable (`""`: the root folder)."""
 
     async def remove(self, path: str) -> None:
         """Remove a file; a file that is not there is no error."""

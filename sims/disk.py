@@ -1,7 +1,7 @@
 """A disk that keeps what was synced, and of the rest what the seed chooses.
 
 Model: a file is content; a folder is names. Content is durable after `sync` of the file, a name (new, replaced, removed) after
-`sync_directory` of its folder. At a crash every file whose content was not synced keeps its old content, a torn prefix of the
+`sync_directories` with its folder. At a crash every file whose content was not synced keeps its old content, a torn prefix of the
 new, or all of it, and every unsynced name falls either way by itself: no order between them is promised, as on a real file system.
 """
 
@@ -104,8 +104,18 @@ class SimDisk:
         del self._state.names[source]
         self._state.names[target] = file
 
-    async def sync_directory(self, path: str) -> None:
-        """Make names durable."""
+    async def place(self, temporary: str, path: str, parts: Sequence[Buffer]) -> None:
+        """Write, sync, rename; power may fail between any two."""
+        await self.write(temporary, parts)
+        await self.sync(temporary)
+        await self.rename(temporary, path)
+
+    async def sync_directories(self, paths: Sequence[str]) -> None:
+        """Make names durable, folder by folder."""
+        for path in paths:
+            await self._sync_directory(path)
+
+    async def _sync_directory(self, path: str) -> None:
         await self._take_time()
         state = self._state
         if path not in state.folders:

@@ -59,7 +59,7 @@ async def store_content(access: Access, read: Read, size: int | None, progress: 
     first = await source.take(min(chunk_bytes, limits.INLINE_BYTES_MAX + 1))
     if len(first) <= limits.INLINE_BYTES_MAX:
         progress(len(first))
-        return Stored(inline_content(bytes(first)), len(first), frozenset(), None)
+        return Stored(inline_content(first), len(first), frozenset(), None)
     writer = ChunkWriter(access, progress)
     tree = _Tree(writer)
     try:
@@ -83,16 +83,19 @@ class _Source:
         self._read = read
         self._size = size
 
-    async def take(self, wanted: int) -> bytearray:
+    async def take(self, wanted: int) -> bytes:
         """Return `wanted` bytes, or fewer at the end."""
-        portion = bytearray()
-        while len(portion) < wanted:
-            piece = await self._read(wanted - len(portion))
+        pieces: list[bytes] = []
+        missing = wanted
+        while missing:
+            piece = await self._read(missing)
             if not piece:
                 break
-            if len(piece) > wanted - len(portion):
-                raise ValueError(f"the source gave {len(piece)} bytes when it was asked for {wanted - len(portion)}")
-            portion += piece
+            if len(piece) > missing:
+                raise ValueError(f"the source gave {len(piece)} bytes when it was asked for {missing}")
+            pieces.append(piece)
+            missing -= len(piece)
+        portion = pieces[0] if len(pieces) == 1 else b"".join(pieces)  # mostly it comes in one piece, and is not copied
         self.count += len(portion)
         if self._size is not None and (self.count > self._size or (len(portion) < wanted and self.count < self._size)):
             raise SourceChanged(

@@ -5,16 +5,15 @@ Owns the translation of `OSError`: what is harmless becomes `DiskError`; an inpu
 (Rebello et al., "Can applications recover from fsync failures?", USENIX ATC 2020).
 """
 
-import asyncio
 import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from peer.errors import DiskError, StorageFailed
+from peer.real.threads import Threads
 from protocol.hashing import Buffer
 
 T = TypeVar("T")
@@ -29,7 +28,7 @@ class RealDisk:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
+        self._threads = Threads(THREADS, "disk")
         self._failure: StorageFailed | None = None
 
     async def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -48,9 +47,13 @@ class RealDisk:
         """Rename a file."""
         await self._run(source, lambda: os.replace(self._root / source, self._root / target))
 
-    async def sync_directory(self, path: str) -> None:
-        """Make the names in a folder durable."""
-        await self._run(path, lambda: self._sync(path, os.O_RDONLY | os.O_DIRECTORY, os.fsync))
+    async def place(self, temporary: str, path: str, parts: Sequence[Buffer]) -> None:
+        """Write, sync and rename in one go."""
+        await self._run(path, lambda: self._place(temporary, path, parts))
+
+    async def sync_directories(self, paths: Sequence[str]) -> None:
+        """Make the names in folders durable."""
+        await self._run(paths[0], lambda: self._sync_directories(paths))
 
     async def remove(self, path: str) -> None:
         """Remove a file."""
@@ -71,10 +74,10 @@ class RealDisk:
 
     def close(self) -> None:
         """Finish what is under way."""
-        self._threads.shutdown(wait=True)
+        self._threads.close()
 
     async def _run(self, path: str, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, path, work)
+        return await self._threads.run(lambda: self._guarded(path, work))
 
     def _guarded(self, path: str, work: Callable[[], T]) -> T:
         """Work in a thread. A failure is noted there: whoever asked may have been cancelled, and others wait in the queue."""
@@ -104,7 +107,15 @@ class RealDisk:
                 file.seek(offset)
             return file.read(-1 if length is None else length) or b""
 
-    def _write(self, path: str, parts: Sequence[Buffer]) -> None:
+    def _place(self, temporary: str, path: str, parts: Sequence[Buffer]) -> None:
+        self._write(temporary, parts, durably=True)
+        os.replace(self._root / temporary, self._root / path)
+
+    def _sync_directories(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            self._sync(path, os.O_RDONLY | os.O_DIRECTORY, os.fsync)
+
+    def _write(self, path: str, parts: Sequence[Buffer], *, durably: bool = False) -> None:
         descriptor = os.open(self._root / path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             left = [memoryview(part) for part in parts if len(part)]
@@ -114,17 +125,23 @@ class RealDisk:
                     written -= len(left.pop(0))
                 if written:
                     left[0] = left[0][written:]
+            if durably:
+                self._sync_open(path, descriptor, os.fdatasync)
         finally:
             os.close(descriptor)
 
     def _sync(self, path: str, flags: int, sync: Callable[[int], None]) -> None:
         descriptor = os.open(self._root / path, flags | os.O_CLOEXEC)  # a file that is not there is harmless, a failed sync never
         try:
+            self._sync_open(path, descriptor, sync)
+        finally:
+            os.close(descriptor)
+
+    def _sync_open(self, path: str, descriptor: int, sync: Callable[[int], None]) -> None:
+        try:
             sync(descriptor)
         except OSError as error:
             raise self._fail(path, error.strerror or str(error)) from None
-        finally:
-            os.close(descriptor)
 
     def _names(self, path: str) -> list[str]:
         try:

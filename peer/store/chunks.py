@@ -60,7 +60,10 @@ class ChunkStore:
         self._capacity_bytes = capacity_bytes
         self._index: KV
         self._writing: dict[ChunkId, asyncio.Task[None]] = {}
-        self._directory_syncs: dict[str, asyncio.Task[None]] = {}
+        self._to_sync: dict[str, None] = {}
+        self._syncing = asyncio.Lock()
+        self._next_sync: asyncio.Task[None] | None = None
+        """Syncs the folders of `_to_sync`; None once it has begun."""
         self._removing: dict[asyncio.Task[None], None] = {}
         self._locks = KeyLocks()
         self._temporary = 0
@@ -73,8 +76,7 @@ class ChunkStore:
         """Make the folders, remove unfinished files and read or rebuild the index."""
         for folder in ("tmp", "quarantine", *(f"c/{byte:02x}" for byte in range(256))):
             await self._disk.make_directory(folder)
-        await self._disk.sync_directory("c")
-        await self._disk.sync_directory("")
+        await self._disk.sync_directories(["c", ""])
         for name in await self._disk.names("tmp"):
             await self._disk.remove(f"tmp/{name}")
         try:
@@ -171,9 +173,7 @@ class ChunkStore:
         self._temporary += 1
         temporary, path = f"tmp/{self._temporary}", _path(chunk_id)
         try:
-            await self._disk.write(temporary, [_header(chunk_id, len(data)), data])
-            await self._disk.sync(temporary)
-            await self._disk.rename(temporary, path)
+            await self._disk.place(temporary, path, [_header(chunk_id, len(data)), data])
         except DiskError as error:
             await self._disk.remove(temporary)
             if error.full:
@@ -188,17 +188,16 @@ class ChunkStore:
                 await self._disk.remove(_path(chunk_id))
 
     async def _sync_directory(self, folder: str) -> None:
-        """Sync a folder, together with all renames that happen before the sync begins."""
-        task = self._directory_syncs.get(folder)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._sync_directory_soon(folder))
-            self._directory_syncs[folder] = task
-        await asyncio.shield(task)
+        """Sync a folder, together with others, and with all renames that happen before the sync begins."""
+        self._to_sync[folder] = None
+        if self._next_sync is None:
+            self._next_sync = asyncio.get_running_loop().create_task(self._sync_directories_soon())
+        await asyncio.shield(self._next_sync)
 
-    async def _sync_directory_soon(self, folder: str) -> None:
-        await asyncio.sleep(0)
-        del self._directory_syncs[folder]  # whoever comes now needs another sync: this one begins
-        await self._disk.sync_directory(folder)
+    async def _sync_directories_soon(self) -> None:
+        async with self._syncing:  # while one group syncs the next one gathers
+            folders, self._to_sync, self._next_sync = list(self._to_sync), {}, None  # whoever comes now needs another sync
+            await self._disk.sync_directories(folders)
 
     async def _check_space(self, size: int) -> None:
         now = asyncio.get_running_loop().time()
@@ -267,7 +266,7 @@ class ChunkStore:
                 self.count += 1
                 self.bytes += size
             if found:
-                await self._disk.sync_directory(folder)  # a process may have died between its rename and its sync
+                await self._disk.sync_directories([folder])  # a process may have died between its rename and its sync
                 await self._index.commit(found)
         await self._index.commit([Put(_COMPLETE, wrap(_COMPLETE, b""))])
 

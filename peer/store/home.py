@@ -94,7 +94,7 @@ async def _begin_anew(storage: Storage, entropy: Entropy, fault: str) -> Home:
     await disk.write(f"{_FILE}.new", [wrap(_KEY, seed)])
     await disk.sync(f"{_FILE}.new")
     await disk.rename(f"{_FILE}.new", _FILE)
-    await disk.sync_directory("")
+    await disk.sync_directories([""])
     return await _opened(seed, databases[0], databases[1], fault=fault)
 
 

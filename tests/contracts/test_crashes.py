@@ -49,7 +49,7 @@ def test_content_and_name_that_were_synced_survive_a_crash() -> None:
         await disk.write("tmp", [b"content"])
         await disk.sync("tmp")
         await disk.rename("tmp", "folder/file")
-        await disk.sync_directory("folder")
+        await disk.sync_directories(["folder"])
         for _ in range(3):
             state.crash()
             assert await disk.read("folder/file") == b"content"
@@ -63,7 +63,7 @@ def test_what_was_not_synced_may_be_lost_torn_or_there() -> None:
         disk = SimDisk(state)
         await disk.write("file", [b"old content"])
         await disk.sync("file")
-        await disk.sync_directory("")
+        await disk.sync_directories([""])
         await disk.write("file", [b"new content!"])
         state.crash()
         content = await disk.read("file")
@@ -95,10 +95,10 @@ def test_a_removal_that_was_not_synced_may_be_undone_and_one_that_was_is_not() -
         disk = SimDisk(state)
         await disk.write("file", [b"content"])
         await disk.sync("file")
-        await disk.sync_directory("")
+        await disk.sync_directories([""])
         await disk.remove("file")
         if is_synced:
-            await disk.sync_directory("")
+            await disk.sync_directories([""])
         state.crash()
         return "file" in await disk.names("")
 
@@ -114,12 +114,28 @@ def test_a_replaced_file_is_the_old_one_or_the_new_one_after_a_crash() -> None:
             await disk.write(name, [content])
             await disk.sync(name)
             if name == "file":
-                await disk.sync_directory("")
+                await disk.sync_directories([""])
         await disk.rename("new", "file")
         state.crash()
         return await disk.read("file")
 
     assert set(over_seeds(story)) == {b"old", b"new"}
+
+
+def test_a_placed_file_is_whole_or_not_there_whenever_power_fails() -> None:
+    async def story(seed: int) -> bytes:
+        state = DiskState(Random(seed))
+        disk = SimDisk(state)
+        await disk.write("file", [b"old"])
+        await disk.sync("file")
+        await disk.sync_directories([""])
+        placing = asyncio.ensure_future(disk.place("tmp", "file", [b"new ", b"content"]))
+        await asyncio.sleep(Random(seed).uniform(0, 0.008))
+        placing.cancel()
+        state.crash()
+        return await disk.read("file")
+
+    assert set(over_seeds(story)) == {b"old", b"new content"}
 
 
 def test_a_failed_sync_of_a_simulated_disk_is_fatal_until_it_has_power_again() -> None:

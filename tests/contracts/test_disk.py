@@ -64,7 +64,7 @@ async def test_what_is_not_there_is_missing_and_harmless(disk: Disk) -> None:
         lambda: disk.read("no/folder"),
         lambda: disk.sync("none"),
         lambda: disk.rename("none", "other"),
-        lambda: disk.sync_directory("none"),
+        lambda: disk.sync_directories(["none"]),
         lambda: disk.write("no/folder", [b"x"]),
     ):
         with pytest.raises(DiskError) as caught:
@@ -73,7 +73,7 @@ async def test_what_is_not_there_is_missing_and_harmless(disk: Disk) -> None:
         assert not caught.value.full
     await disk.write("file", [b"still works"])
     await disk.sync("file")
-    await disk.sync_directory("")
+    await disk.sync_directories([""])
 
 
 @on_every_side(disk_bench)
@@ -86,6 +86,22 @@ async def test_a_rename_replaces_its_target(disk: Disk) -> None:
     assert await disk.names("") == ["folder"]
     with pytest.raises(DiskError):
         await disk.read("new")
+
+
+@on_every_side(disk_bench)
+async def test_a_placed_file_is_there_under_its_name_alone(disk: Disk) -> None:
+    await disk.make_directory("folder")
+    await disk.write("folder/file", [b"old"])
+    await disk.place("new", "folder/file", [b"head", b"", memoryview(b"body")])
+    assert await disk.read("folder/file") == b"headbody"
+    assert await disk.names("") == ["folder"]
+
+
+@on_every_side(disk_bench)
+async def test_a_place_in_a_folder_that_is_not_there_is_harmless(disk: Disk) -> None:
+    with pytest.raises(DiskError) as caught:
+        await disk.place("new", "none/file", [b"x"])
+    assert caught.value.missing
 
 
 @on_every_side(disk_bench)
@@ -127,7 +143,7 @@ async def test_folders_are_made_with_those_above_them_and_again_without_error(di
     await disk.write("a/file", [b"shallow"])
     assert await disk.read("a/b/c/file") == b"deep"
     assert await disk.names("a/b/c") == ["file"]
-    await disk.sync_directory("a/b")
+    await disk.sync_directories(["a/b"])
 
 
 @on_every_side(disk_bench)
@@ -152,8 +168,8 @@ async def test_syncing_changes_nothing_that_is_read(disk: Disk) -> None:
     await disk.make_directory("folder")
     await disk.write("folder/file", [b"x" * 100])
     await disk.sync("folder/file")
-    await disk.sync_directory("folder")
-    await disk.sync_directory("")
+    await disk.sync_directories(["folder"])
+    await disk.sync_directories([""])
     assert await disk.read("folder/file") == b"x" * 100
 
 

@@ -32,8 +32,9 @@ async def refuses_everything(disk):
         lambda: disk.read("file"),
         lambda: disk.write("other", [b""]),
         lambda: disk.sync("file"),
+        lambda: disk.place("tmp", "other", [b""]),
         lambda: disk.rename("file", "other"),
-        lambda: disk.sync_directory(""),
+        lambda: disk.sync_directories([""]),
         lambda: disk.remove("file"),
         lambda: disk.make_directory("folder"),
         lambda: disk.names(""),
@@ -55,11 +56,21 @@ async def test_a_failed_sync_of_a_file_is_fatal_for_good_whatever_the_reason(dis
     await refuses_everything(disk)
 
 
+async def test_a_file_whose_sync_fails_is_not_placed_and_that_is_fatal(disk, monkeypatch):
+    await disk.write("file", [b"old"])
+    with monkeypatch.context() as broken:
+        failing(broken, "fdatasync", errno.EIO)
+        with pytest.raises(StorageFailed):
+            await disk.place("tmp", "file", [b"new"])
+    assert (disk._root / "file").read_bytes() == b"old"
+    await refuses_everything(disk)
+
+
 async def test_a_failed_sync_of_a_folder_is_fatal_for_good(disk, monkeypatch):
     with monkeypatch.context() as broken:
         failing(broken, "fsync", errno.EIO)
         with pytest.raises(StorageFailed):
-            await disk.sync_directory("")
+            await disk.sync_directories([""])
     await refuses_everything(disk)
 
 
@@ -113,7 +124,7 @@ async def test_no_space_is_harmless_and_says_so(disk, monkeypatch, number):
 async def test_other_errors_are_harmless_and_neither_full_nor_missing(disk, monkeypatch):
     with monkeypatch.context() as broken:
         failing(broken, "open", errno.EMFILE)
-        for attempt in (lambda: disk.write("file", [b"x"]), lambda: disk.sync("file"), lambda: disk.sync_directory("")):
+        for attempt in (lambda: disk.write("file", [b"x"]), lambda: disk.sync("file"), lambda: disk.sync_directories([""])):
             with pytest.raises(DiskError) as caught:
                 await attempt()
             assert not caught.value.full

@@ -142,6 +142,10 @@ class Watched:
         await self._storage.set_aside(name)
 
 
+SUBJECT = {"rename": 1, "place": 1}
+"""Which argument of a step says what it was done to, where that is not the first."""
+
+
 class WatchedDisk:
     """Notes every step once it is done; may say that it is full."""
 
@@ -157,7 +161,7 @@ class WatchedDisk:
             if self.full_at == name:
                 raise DiskError(arguments[0], "no space left", full=True)
             result = await method(*arguments)
-            self._done.append((name, str(arguments[-1] if name == "rename" else arguments[0] if arguments else "")))
+            self._done.append((name, str(arguments[SUBJECT.get(name, 0)] if arguments else "")))
             return result
 
         return watched

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "CHANGELOG.md", "protocol/README.md", "peer/README.md", "sims/README.md", "sims/BUGS.md")
+DOCUMENTS = (
+    "README.md", "CHANGELOG.md", "protocol/README.md", "peer/README.md", "peer/client/README.md", "sims/README.md", "sims/BUGS.md",
+)  # fmt: skip
 TESTS = {
     path.relative_to(ROOT).as_posix(): set(re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8")))
     for path in (ROOT / "tests").rglob("test_*.py")

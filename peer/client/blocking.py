@@ -148,26 +148,41 @@ class BlockingClient:
 
 
 class BlockingWriter:
-    """A file that is being written. As a context manager it commits at the end of the block, or nothing after an exception.
+    """A file that is being written. In a ``with`` block it appears at the end of the block, and nothing does after an exception.
 
-    Fit to be written to by `zipfile`, `csv` (in an `io.TextIOWrapper`), `tarfile` and the like. One that is never closed writes nothing.
+    Fit to be written to by `zipfile`, `tarfile`, `csv` (in an `io.TextIOWrapper`) and the like. What wraps a file closes it also
+    after an exception, so within the block `close` only ends the writing.
     """
 
     def __init__(self, writer: RemoteWriter, loop: "LoopThread") -> None:
         self._writer = writer
         self._loop = loop
+        self._in_block = False
+        self._is_closed = False
 
     @property
     def closed(self) -> bool:
         """Whether nothing can be written any more."""
-        return self._writer.closed
+        return self._is_closed
+
+    @property
+    def result(self) -> PutResult:
+        """What the file is, once it has appeared.
+
+        Raises: ValueError before that and after `abort`, and what the put of it raised.
+        """
+        if not self._writer.closed:
+            raise ValueError("the file is not there yet: it appears at the end of the block, or when it is closed")
+        return self._loop.run(self._writer.close())
 
     def write(self, data: Buffer) -> int:
         """Take `data`."""
+        if self._is_closed:
+            raise ValueError("the file is closed")
         return self._loop.run(self._writer.write(data))
 
     def flush(self) -> None:
-        """Nothing is held back here; what was written becomes durable with the file, by `close`."""
+        """Nothing is held back here; what was written becomes durable when the file appears."""
 
     def readable(self) -> bool:
         """Return that it is not."""
@@ -181,20 +196,25 @@ class BlockingWriter:
         """Return that it is not."""
         return False
 
-    def close(self) -> PutResult:
-        """Commit the file."""
-        return self._loop.run(self._writer.close())
+    def close(self) -> None:
+        """Let the file appear, in a ``with`` block at the end of that."""
+        self._is_closed = True
+        if not self._in_block:
+            self._loop.run(self._writer.close())
 
     def abort(self) -> None:
         """Leave everything as it was."""
+        self._is_closed = True
         self._loop.run(self._writer.abort())
 
     def __enter__(self) -> Self:
         """Return this writer."""
+        self._in_block = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Commit or abort."""
+        """Let the file appear, or after an exception leave everything as it was."""
+        self._in_block = False
         if kind is None:
             self.close()
         else:

@@ -138,6 +138,10 @@ class SimStorage:
         """Have the next sync of a file meet an input or output error."""
         self._disk_state.sync_fails = True
 
+    def fill(self) -> None:
+        """Leave nothing of the disk free: its databases live on what they reserved."""
+        self._disk_state.total_bytes = 1
+
     async def close(self) -> None:
         """Nothing is locked in this world."""
 

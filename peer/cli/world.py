@@ -46,9 +46,10 @@ def discovery_on(key: ClusterKey, interfaces: Sequence[str], *, enabled: bool) -
 async def build_node_world(key: ClusterKey, home: Path, discovery: Discovery) -> tuple[Env, Home]:
     """Open the data folder of `home` and return the node's world and identity.
 
-    Raises: WrongUsage when the folder is in use or of a newer format, ShoalError, StorageFailed.
+    Raises: WrongUsage when the folder is in use, of a newer format or of another cluster, ShoalError, StorageFailed.
     """
     storage = RealStorage(home / DATA_FOLDER)
+    storage.claim(key.tag)
     entropy = RealEntropy()
     identity = await open_home(storage, entropy)
     env = Env(

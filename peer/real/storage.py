@@ -2,6 +2,7 @@
 
     LOCK       held by the running node
     format     version of the layout of this folder
+    cluster    tag of the key under which this folder is used
     identity   who the node is        sys.db ns.db chunk.db   its databases       c/ tmp/ quarantine/   its chunks
 """
 
@@ -47,6 +48,23 @@ class RealStorage:
             raise
         self.disk = RealDisk(root)
 
+    def claim(self, tag: str) -> None:
+        """Keep this folder for the cluster whose key has this tag.
+
+        Raises: WrongUsage when it belongs to another one, ShoalError.
+        """
+        path = self._root / "cluster"
+        try:
+            if not path.exists():
+                self._write_line(path, tag)
+            known = path.read_text(errors="replace").strip()
+        except OSError as error:
+            raise ShoalError(f"{path}: {error.strerror}: choose another folder with --home") from None
+        if known != tag:
+            raise WrongUsage(
+                f"{self._root} belongs to the cluster of another key: put that key back, or give this node another --home"
+            )
+
     async def open_kv(self, name: str) -> SqliteKV:
         """Open a database."""
         kv = SqliteKV(self._root / f"{name}.db")
@@ -71,7 +89,7 @@ class RealStorage:
     def _check_format(self) -> None:
         path = self._root / "format"
         if not path.exists():
-            self._write_format(path)
+            self._write_line(path, str(FORMAT_VERSION))
             return
         text = path.read_text(errors="replace").strip()
         if text != str(FORMAT_VERSION):
@@ -79,11 +97,11 @@ class RealStorage:
                 f"{self._root} has format {text[:20]!r} and this version of shoal knows {FORMAT_VERSION}: install a newer shoal"
             )
 
-    def _write_format(self, path: Path) -> None:
-        """Durable and whole at once: an empty file after a power cut would look like a format of the future."""
+    def _write_line(self, path: Path, text: str) -> None:
+        """Durable and whole at once: an empty file after a power cut would look like a format of the future, or another cluster."""
         fresh = path.with_suffix(".new")
         with fresh.open("w") as file:
-            file.write(f"{FORMAT_VERSION}\n")
+            file.write(f"{text}\n")
             file.flush()
             os.fsync(file.fileno())
         fresh.rename(path)

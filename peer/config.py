@@ -22,6 +22,8 @@ ABORT_JOINT_SECONDS = 10.0
 """A joint layout whose new owners cannot sync for so long is taken back."""
 COMPLETE_WITHOUT_SECONDS = 30.0
 """A joint layout completes with a majority of W synced once the missing owners were away for so long."""
+COMPLETE_ANYHOW_SECONDS = 300.0
+"""The same after so long even if they are there: who cannot reach the machines to sync from must not keep others out."""
 SWEEP_SECONDS = 60.0
 """Pause between two sweeps over the local chunks; a layout change starts one at once."""
 ADDRESSES_SECONDS = 5.0

@@ -8,6 +8,7 @@ The member with the lower id dials at once, the other one a moment later, so tha
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from peer.config import DIAL_BACKOFF_FIRST_SECONDS, DIAL_BACKOFF_LAST_SECONDS, EXPLORE_SECONDS
@@ -23,6 +24,8 @@ MEET_AT_ONCE_MAX = 16
 """Unknown addresses tried at one time."""
 KNOWN_MAX = 2 * limits.MEMBERS_MAX
 """Nodes that are dialled again and again: members, and newcomers that were met."""
+HEARD_MAX = 64
+"""Addresses that were heard of and have not answered yet; beyond them the oldest is forgotten."""
 FORGET_AFTER_FAILURES = 8
 """A node that is no member is given up after so many dials in vain: a hint brings it back."""
 HIGHER_ID_WAITS_SECONDS = 0.5
@@ -55,21 +58,31 @@ class Explorer:
         self._keepers: dict[NodeId, asyncio.Task[None]] = {}
         self._meeting: dict[str, asyncio.Task[None]] = {}
         self._typed_faults: dict[str, ConnectFailed | LinkLost] = {}
+        self._heard: OrderedDict[str, None] = OrderedDict()
 
     async def run_hints(self) -> None:
         """Try what discovery finds, until cancelled."""
         async for addresses in self._discovery.hints():
             for address in addresses:
+                self._remember(address)
                 self.try_address(address)
 
     async def run_known(self) -> None:
-        """Try typed addresses and remembered peers again and again, until cancelled."""
+        """Try typed addresses and remembered peers again and again, until cancelled.
+
+        What was heard is tried again as well while this node belongs to no cluster: a record that is announced once more
+        and says nothing new is no hint.
+        """
         for info in self._system.peers():
             self._links.learn_addresses(info.node_id, info.addresses)
             self.keep(info.node_id)
         while True:
             for address in self._typed:
                 self.try_address(address)
+            if not self._is_member(self._links.node_id):
+                for address in list(self._heard)[:MEET_AT_ONCE_MAX]:
+                    self._heard.move_to_end(address)  # all have their turn
+                    self.try_address(address)
             await asyncio.sleep(EXPLORE_SECONDS)
 
     def try_address(self, address: str) -> None:
@@ -121,6 +134,11 @@ class Explorer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _remember(self, address: str) -> None:
+        self._heard[address] = None
+        if len(self._heard) > HEARD_MAX:
+            self._heard.popitem(last=False)
+
     async def _meet(self, address: str) -> None:
         try:
             peer = await self._links.meet(address)
@@ -130,6 +148,7 @@ class Explorer:
             log.debug("nobody to meet at %s: %s", address, error)
             return
         self._typed_faults.pop(address, None)
+        self._heard.pop(address, None)
         if peer.role is Role.MEMBER:
             self.keep(peer.node_id)
 

@@ -10,7 +10,13 @@ from collections.abc import Callable, Sequence
 
 from peer.cluster.layouts import Layouts
 from peer.cluster.liveness import Liveness
-from peer.config import ABORT_JOINT_SECONDS, ADMIT_QUICK_SECONDS, ADMIT_SECONDS, COMPLETE_WITHOUT_SECONDS
+from peer.config import (
+    ABORT_JOINT_SECONDS,
+    ADMIT_QUICK_SECONDS,
+    ADMIT_SECONDS,
+    COMPLETE_ANYHOW_SECONDS,
+    COMPLETE_WITHOUT_SECONDS,
+)
 from peer.seams import Compute
 from protocol import limits
 from protocol.identity import NodeId
@@ -88,7 +94,7 @@ class Founder:
             return complete(layout)
         now = self._now()
         away = min((self._liveness.away_seconds(owner) for owner in sorted(missing)), default=0.0)
-        if majority and away >= COMPLETE_WITHOUT_SECONDS:
+        if majority and (away >= COMPLETE_WITHOUT_SECONDS or now - self._joint_since >= COMPLETE_ANYHOW_SECONDS):
             return complete(layout)
         someone_away = any(self._liveness.away_seconds(owner) >= ABORT_JOINT_SECONDS for owner in sorted(missing))
         if not majority and someone_away and now - self._joint_since >= ABORT_JOINT_SECONDS:

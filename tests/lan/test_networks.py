@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from hosts import BLOCK_BYTES, MEET_SECONDS, Host, Lan, assert_reads_back, random_file, wait_until
 
-COPIES_SECONDS = 30.0
-
 
 @pytest.fixture(scope="module")
 def key(lan: Lan) -> Path:
@@ -27,7 +25,7 @@ def note(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_file(tmp_path_factory.mktemp("files") / "note", 2 * BLOCK_BYTES)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def silence(lan: Lan) -> Iterator[None]:
     """No multicast passes."""
     lan.block_multicast()
@@ -81,3 +79,22 @@ def test_a_host_whose_address_changes_is_found_at_the_new_one(lan: Lan, trio: tu
     assert_reads_back(mover, f"/moved/{mover.name}-{other.name}", note)
     assert other.shoal("--node", f"{mover.address}:7400", "ls", "/moved").code == 0
     assert not any(host.has_said("members 3->") for host in trio)
+
+
+def test_two_networks_are_one_cluster_where_two_machines_are_on_both(lan: Lan, note: Path) -> None:
+    """Nobody passes anything on: each machine reaches a majority itself. All have a default route, into nowhere."""
+    key = lan.new_key()
+    lan.add_network("lab")
+    bridges = [lan.add_host("m", "lan", "lab"), lan.add_host("n", "lan", "lab")]
+    upstairs, downstairs = lan.add_host("upstairs"), lan.add_host("downstairs", "lab")
+    for group in (bridges, [upstairs, downstairs]):  # a newcomer syncs from those who are there: it has to reach them
+        for host in group:
+            host.set_default_route()
+            host.start("--key-file", str(key), *(["--found"] if host.name == "m" else []))
+        lan.wait_until_all_see(2 if group is bridges else 4, *group)
+    for here, there in ((upstairs, downstairs), (downstairs, upstairs)):
+        result = here.shoal("put", str(note), f"/from/{here.name}", "--json")
+        assert result.code == 0, result.err
+        assert result.json()["copies"] == 3
+        assert_reads_back(there, f"/from/{here.name}", note)
+    assert not any(host.log() for host in (*bridges, upstairs, downstairs))

@@ -85,6 +85,39 @@ def test_who_would_found_dies_and_the_others_found_without_it(seed: int) -> None
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_a_node_that_is_heard_and_cannot_be_reached_is_tried_again_until_it_can(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        await world.start("a", found=True)
+        world.lan.cut("a", "b")
+        world.lan.cut("b", "a")
+        await world.start("b")
+        await asyncio.sleep(30.0)  # it has heard of a by now, and will not again
+        world.lan.heal()
+        await world.members(2)
+
+    World(seed).run(scenario, seconds_max=90.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_newcomer_that_cannot_reach_an_old_owner_does_not_keep_others_out(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peer.cluster.founder.COMPLETE_ANYHOW_SECONDS", 20.0)
+
+    async def scenario(world: World) -> None:
+        world.lan.cut("b", "c")
+        world.lan.cut("c", "b")
+        await world.found(("a", "b"))
+        await world.start("c")
+        await asyncio.sleep(10.0)
+        assert world.node("a").layout.is_joint  # c is there for the founder, and cannot sync
+        await world.start("d")
+        await world.members(4)
+        await (await world.client("a")).put_bytes("/f", b"x")
+        assert await (await world.client("d")).get_bytes("/f") == b"x"
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_nobody_is_admitted_beyond_the_limit_of_members(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peer.cluster.founder.limits.MEMBERS_MAX", 2)
 

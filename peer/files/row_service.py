@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from peer.errors import Refused, RequestFailed, Unavailable
-from peer.files.access import TRY_SECONDS, Access, milliseconds
+from peer.files.access import TRY_SECONDS, Access
 from peer.files.quorum import collect, has_majority
+from peer.files.row_shipper import RowShipper
 from peer.store.rows import RowCorrupt, RowStore, RowTooLarge
 from peer.store.system import SystemStore
 from protocol import limits
@@ -43,6 +44,7 @@ class RowService:
         self._access = access
         self._report_damage = report_damage
         self._rows = rows
+        self._shipper = RowShipper(access)
         self._system = system
         self._hlc = 0
 
@@ -191,11 +193,9 @@ class RowService:
         """Bring the whole row to the other replicas; return the number of machines that have it durably, this one included."""
         partition, own = request.partition, self._access.node_id
         sets = layout.replica_sets(partition)
-        message = RowMerge(milliseconds(TRY_SECONDS), partition, request.stamp, (row,))
 
         async def send(node: NodeId) -> None:
-            reply = await self._access.request(node, message, timeout_seconds=TRY_SECONDS)
-            assert isinstance(reply.message, Done)
+            await self._shipper.ship(node, partition, request.stamp, row)
 
         def enough(done: Mapping[NodeId, None]) -> bool:
             return has_majority(sets, {own: None, **done}) and len(done) + 1 >= layout.copies_wanted

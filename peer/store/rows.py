@@ -8,8 +8,7 @@ Key: `r`, partition (two bytes), folder, NUL, name: so a partition, and in it a 
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Final, TypeVar
 
 from peer.seams import KV, Delete, Put
@@ -184,7 +183,7 @@ class RowStore:
 
     async def _change(self, path: str, edit: Callable[[Row], Row]) -> Row:
         key = _key(path)
-        async with self._locked([key]):
+        async with self._locks.holding(key):
             stored = await self._get(key)
             before = stored if stored is not None else empty_row(path)
             after = edit(before)
@@ -199,7 +198,7 @@ class RowStore:
             key = _key(row.path)
             arriving[key] = merge(arriving[key], row) if key in arriving else row
         keys = sorted(arriving)
-        async with self._locked(keys):
+        async with self._locks.holding(*keys):
             results, changes, fresh = [], [], 0
             for key in keys:
                 stored = await self._get(key)
@@ -217,7 +216,7 @@ class RowStore:
 
     async def _replace_damaged(self, row: Row, guard: Callable[[], None]) -> None:
         key = _key(row.path)
-        async with self._locked([key]):
+        async with self._locks.holding(key):
             try:
                 await self._get(key)
             except RowCorrupt:
@@ -254,14 +253,6 @@ class RowStore:
                     changes += [Put(_QUARANTINE + key[1:], value) for key, value in pairs]
                 await self._kv.commit(changes)
                 self.count -= len(pairs)
-
-    @asynccontextmanager
-    async def _locked(self, keys: Sequence[bytes]) -> AsyncIterator[None]:
-        """Hold the locks of `keys`, which are in ascending order: so two holders cannot wait for each other."""
-        async with AsyncExitStack() as stack:
-            for key in keys:
-                await stack.enter_async_context(self._locks.holding(key))
-            yield
 
 
 def _key(path: str) -> bytes:

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from peer.client.streams import RemoteReader, RemoteWriter
-from peer.errors import AlreadyThere, DataLost, LinkLost, NoSuchPath, OutcomeUnknown, ShoalError, Unavailable, WrongUsage
+from peer.errors import AlreadyThere, DataLost, LinkLost, NoSuchPath, OutcomeUnknown, ShoalError, Unavailable, Unreachable, WrongUsage
 from peer.files.operations import Operations
 from peer.link import Reply
 from peer.session import Session
@@ -24,8 +24,8 @@ from sims.world import World
 
 NAMES = ("a", "b", "c", "d", "e")
 THREE = NAMES[:3]
-SEEDS = range(8)
-FEW_SEEDS = range(4)
+SEEDS = range(6)
+FEW_SEEDS = range(2)
 NOTICED_SECONDS = 6.0
 """A machine that lost its power is noticed after five seconds; who dies with his process, at once."""
 
@@ -339,38 +339,36 @@ def test_a_copy_moves_no_content_and_keeps_mode_and_time(seed: int) -> None:
     World(seed).run(scenario)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_lost_when_source_and_target_of_a_move_are_written_meanwhile(seed: int) -> None:
-    choice = Random(seed)
-
+def test_nothing_is_lost_when_source_and_target_of_a_move_are_written_meanwhile() -> None:
     async def scenario(world: World) -> None:
         await world.found(THREE)
         mover, one, two = [await world.client(name) for name in THREE]
         await mover.put_bytes("/from", b"moved")
-        begun = asyncio.Barrier(3)
+        have_begun = asyncio.Barrier(3)
+        is_moved = asyncio.Event()
 
         async def put(client: Operations, path: str, data: bytes) -> None:
-            pieces = [data]
+            source = BytesIO(data)
 
             async def read(count: int) -> bytes:
-                if pieces:
-                    await begun.wait()  # what it supersedes is settled by now
-                    await asyncio.sleep(choice.uniform(0.0, 0.05))
-                return pieces.pop() if pieces else b""
+                if not source.tell():
+                    await have_begun.wait()  # what it supersedes is settled by now
+                    await is_moved.wait()
+                return source.read(count)
 
             await client.put(path, read, size=len(data))
 
         async def move() -> None:
-            await begun.wait()
+            await have_begun.wait()
             await mover.move("/from", "/to")
+            is_moved.set()
 
         await asyncio.gather(put(one, "/from", b"new source"), put(two, "/to", b"new target"), move())
         found = await contents(one)
-        assert {b"new source", b"new target"} <= set(found.values())
         assert found["from"] == b"new source"
-        assert b"moved" in found.values() or list(found) == ["from", "to"]  # unless the move took the new source with it
+        assert sorted(found.values()) == [b"moved", b"new source", b"new target"]
 
-    World(seed).run(scenario)
+    World(1).run(scenario)
 
 
 def test_what_has_concurrent_versions_is_copied_but_not_moved() -> None:
@@ -447,16 +445,55 @@ def test_a_put_into_folders_that_somebody_else_has_removed_makes_all_of_them_aga
     World(1).run(scenario)
 
 
-def test_two_who_remove_one_folder_at_once_both_succeed_or_are_told_that_it_is_gone() -> None:
+def test_a_folder_whose_files_somebody_else_removes_meanwhile_is_removed_all_the_same() -> None:
     async def scenario(world: World) -> None:
         await world.found(THREE)
         one, two = await world.client("a"), await world.client("b")
-        for index in range(12):
-            await one.put_bytes(f"/d/{index}", b"x")
-        results = await asyncio.gather(*(outcome(client.remove("/d", recursive=True)) for client in (one, two)))
-        assert any(isinstance(result, int) for result in results), results
-        assert all(isinstance(result, int | NoSuchPath) for result in results), results
+        for number in range(10, 22):
+            await one.put_bytes(f"/d/{number}", b"x")
+
+        async def remove_from_the_end() -> int:
+            return sum([await two.remove(f"/d/{number}") for number in range(21, 15, -1)])
+
+        assert await asyncio.gather(one.remove("/d", recursive=True), remove_from_the_end()) == [7, 6]
         assert [entry async for entry in one.list("/")] == []
+
+    World(1).run(scenario)
+
+
+def test_what_was_done_in_part_is_not_called_unchanged() -> None:
+    async def scenario(world: World) -> None:
+        await world.found(THREE)
+        client = await world.client("a")
+        for path in ("/d/1", "/d/2", "/from"):
+            await client.put_bytes(path, b"x")
+
+        class Unreached(LossyAccess):
+            """No write but the first `spared` of its kind finds anybody."""
+
+            spared = 0
+
+            async def request(self, node_id: NodeId, message: Request, payload: Buffer = b"", *, timeout_seconds: float) -> Reply:
+                if isinstance(message, RowPublish) and message.kind is Kind.TOMBSTONE:
+                    self.spared -= 1
+                    if self.spared < 0:
+                        raise Unreachable("nobody is there")
+                return await self._session.request(node_id, message, payload, timeout_seconds=timeout_seconds)
+
+        access = Unreached(client._access, None)
+        operations = Operations(access)
+        with pytest.raises(Unavailable, match="nothing was changed"):
+            await operations.remove("/d", recursive=True)
+        access.spared = 1
+        with pytest.raises(OutcomeUnknown, match="something is removed"):
+            await operations.remove("/d", recursive=True)
+        access.spared = 0
+        with pytest.raises(OutcomeUnknown, match="may be there as well"):
+            await operations.move("/from", "/to")
+        assert [entry.path async for entry in client.list("/", recursive=True)] == ["/d", "/d/2", "/from", "/to"]
+        await client.move("/from", "/to")
+        assert await client.remove("/d", recursive=True) == 2
+        assert await contents(client) == {"to": b"x"}
 
     World(1).run(scenario)
 
@@ -530,12 +567,13 @@ def test_a_reader_that_is_closed_during_a_read_says_so_and_one_after_an_outage_r
         client = await world.client("a")
         await client.put_bytes("/f", data)
         reader = RemoteReader(await client.content("/f"))
-        assert await reader.read(1000) + await reader.read(1000) == data[:2000]
+        reader.seek(1000)
+        assert await reader.read(1000) == data[1000:2000]
         cut_off(world, "a", "client1")
         with pytest.raises(Unavailable):
             await reader.read()
         world.lan.heal()
-        assert await reader.read(1000) + await reader.read(1000) == data[2000:4000]
+        assert await reader.read(1000) == data[2000:3000]
         cut_off(world, "a", "client1")
         reading = asyncio.get_running_loop().create_task(reader.read())
         await asyncio.sleep(0.1)
@@ -591,10 +629,6 @@ def test_a_writer_says_that_its_put_has_failed_as_soon_as_it_has() -> None:
             await write_on()
         with pytest.raises(AlreadyThere):
             await writer.close()
-        for _ in range(3):
-            RemoteWriter(client, "/file/nobody waits for this one", None)
-        await asyncio.sleep(1.0)
-        gc.collect()  # an error that nobody has seen would be told now
 
     World(1).run(scenario)
 

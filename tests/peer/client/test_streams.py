@@ -1,0 +1,39 @@
+"""What the background work of readers and writers says when nobody waits for it; the rest of them is in tests/sims/test_operations.py."""
+
+import asyncio
+import gc
+
+from peer.client.streams import RemoteReader, RemoteWriter
+from peer.errors import Unavailable
+from peer.files.entries import Entry
+
+
+class Failing:
+    """Operations and content of a cluster of which nobody answers."""
+
+    entry = Entry("/f", "f", "file", 1000, 0, 0o644, "v", "ada", False)
+
+    async def put(self, path, read, **options):
+        raise Unavailable("nobody answers")
+
+    async def read(self, begin, end, write):
+        if begin:
+            raise Unavailable("nobody answers")
+        await write(bytes(end - begin))
+
+
+async def test_an_error_that_nobody_waits_for_any_more_is_not_told_as_a_bug() -> None:
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    RemoteWriter(Failing(), "/f", None)
+    reader = RemoteReader(Failing())
+    assert await reader.read(10) == bytes(10)
+    reading = asyncio.create_task(reader.read(10))
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    del reader, reading
+    for _ in range(3):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert not told

@@ -22,11 +22,13 @@ from peer.seams import Announcement
 SERVICE_TYPE: Final = "_shoal._tcp.local."
 TXT_VERSION: Final = "1"
 POLL_SECONDS: Final = 5.0
+"""How often the interfaces are looked at, and this node is announced again."""
 RESOLVE_MILLISECONDS: Final = 3000
 HINTS_MAX: Final = 256
 RESOLVING_MAX: Final = 32
 
 log = logging.getLogger(__name__)
+logging.getLogger("zeroconf").setLevel(logging.ERROR)  # it warns of packets that an interface did not take, which the next look mends
 
 
 class ZeroconfDiscovery:
@@ -41,6 +43,7 @@ class ZeroconfDiscovery:
         self._browser: AsyncServiceBrowser | None = None
         self._info: AsyncServiceInfo | None = None
         self._announcement: Announcement | None = None
+        self._announced: Announcement | None = None
         self._hints: asyncio.Queue[tuple[str, ...]] = asyncio.Queue(HINTS_MAX)
         self._resolving: dict[str, asyncio.Task[None]] = {}
         self._watcher: asyncio.Task[None] | None = None
@@ -110,12 +113,16 @@ class ZeroconfDiscovery:
     async def _register(self, zeroconf: AsyncZeroconf) -> None:
         if self._announcement is None:
             return
-        info = self._make_info(self._announcement)
         if self._info is None:
-            await zeroconf.async_register_service(info, cooperating_responders=True)
-        elif info != self._info or info.addresses != self._info.addresses:
-            await zeroconf.async_update_service(info)
-        self._info = info
+            self._info = self._make_info(self._announcement)
+            await zeroconf.async_register_service(self._info, cooperating_responders=True)
+        elif self._announced != self._announcement:
+            self._info = self._make_info(self._announcement)
+            await zeroconf.async_update_service(self._info)
+        else:
+            # A listener asks a few times when it starts and never again: it may have started before the cable was plugged in.
+            zeroconf.zeroconf.async_send(zeroconf.zeroconf.generate_service_broadcast(self._info, None))
+        self._announced = self._announcement
 
     def _make_info(self, announcement: Announcement) -> AsyncServiceInfo:
         label = announcement.node_id.hex()

@@ -67,6 +67,7 @@ def test_where_multicast_is_blocked_remembered_peers_suffice_after_a_restart(lan
 @pytest.mark.parametrize("index", [2, 0], ids=["a member", "the founder"])
 def test_a_host_whose_address_changes_is_found_at_the_new_one(lan: Lan, trio: tuple[Host, Host, Host], note: Path, index: int) -> None:
     mover, other = trio[index], trio[1]
+    before = len(mover.log())
     mover.move_to(f"10.77.0.{100 + index}")
     wait_until(
         lambda: addresses(other).get(mover.name) == f"{mover.address}:7400", MEET_SECONDS, lambda: f"{addresses(other)} {mover.log()}"
@@ -79,6 +80,7 @@ def test_a_host_whose_address_changes_is_found_at_the_new_one(lan: Lan, trio: tu
     assert_reads_back(mover, f"/moved/{mover.name}-{other.name}", note)
     assert other.shoal("--node", f"{mover.address}:7400", "ls", "/moved").code == 0
     assert not any(host.has_said("members 3->") for host in trio)
+    assert mover.log()[before:].splitlines() == [f"this node is reached at {mover.address}:7400 from now on"]
 
 
 def test_two_networks_are_one_cluster_where_two_machines_are_on_both(lan: Lan, note: Path) -> None:

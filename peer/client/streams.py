@@ -30,8 +30,10 @@ class RemoteReader:
         """What the file is: its size, version, mode, time."""
         self._content = content
         self._position = 0
-        self._streams_from = -1
-        """Where a read has ended: one that begins there is taken for the second of many."""
+        self._run_begin = 0
+        """From here on everything was read in order. Who has read a chunk so reads on, and the next ones are fetched ahead."""
+        self._block_begin, self._block = 0, memoryview(b"")
+        """The chunk or two that a small read was the last to touch: they come whole, and small reads come close to each other."""
         self._stream: _Stream | None = None
         self._closed = False
 
@@ -44,17 +46,21 @@ class RemoteReader:
         end = self.entry.size if count < 0 else min(self._position + count, self.entry.size)
         if end <= self._position:
             return b""
-        if self._stream is None and self._position == self._streams_from:
-            self._stream = _Stream(self._content, self._position)
+        data = b""
         if self._stream is None:
-            data = await self.read_at(self._position, end - self._position)
-        else:
+            data = self._at_hand(self._position, end)
+            position = self._position + len(data)
+            if position < end and position - self._run_begin >= self._content.chunk_bytes:
+                self._stream = _Stream(self._content, position)
+            else:
+                data += await self.read_at(position, end - position)
+        if self._stream is not None:
             try:
-                data = await self._stream.take(end - self._position)
+                data += await self._stream.take(end - self._position - len(data))
             except BaseException:
                 self._drop_stream()  # some of its bytes may be gone
                 raise
-        self._position = self._streams_from = end
+        self._position = end
         return data
 
     async def read_at(self, offset: int, count: int) -> bytes:
@@ -65,13 +71,17 @@ class RemoteReader:
         self._refuse_when_closed()
         if offset < 0 or count < 0:
             raise ValueError("offset and count cannot be negative")
-        data = bytearray()
-
-        async def write(piece: Buffer) -> None:
-            data.extend(piece)
-
-        await self._content.read(offset, offset + count, write)
-        return bytes(data)
+        end, unit = min(offset + count, self.entry.size), self._content.chunk_bytes
+        if end - offset >= unit:
+            return bytes(await self._fetch(offset, end))
+        data = self._at_hand(offset, end)
+        offset += len(data)
+        if offset < end:
+            begin = offset - offset % unit
+            block = await self._fetch(begin, end + -end % unit)
+            self._block_begin, self._block = begin, block
+            data += block[offset - begin : end - begin]
+        return data
 
     def seek(self, position: int) -> None:
         """Read on from `position`; behind the end there is nothing."""
@@ -80,7 +90,7 @@ class RemoteReader:
             raise ValueError("a position cannot be negative")
         if position != self._position:
             self._drop_stream()
-            self._position = position
+            self._position = self._run_begin = position
 
     def tell(self) -> int:
         """Return where the next read begins."""
@@ -115,8 +125,21 @@ class RemoteReader:
         if self._closed:
             raise ValueError(f"{self.entry.path} is closed")
 
+    def _at_hand(self, offset: int, end: int) -> bytes:
+        """Return of the bytes from `offset` to `end` the first ones, as far as a small read has left them here."""
+        first = offset - self._block_begin
+        return bytes(self._block[first : end - self._block_begin]) if first >= 0 else b""
+
+    async def _fetch(self, begin: int, end: int) -> memoryview:
+        data = bytearray()
+
+        async def write(piece: Buffer) -> None:
+            data.extend(piece)
+
+        await self._content.read(begin, end, write)
+        return memoryview(data)
+
     def _drop_stream(self) -> None:
-        self._streams_from = -1
         if self._stream is not None:
             self._stream.cancel()
             self._stream = None

@@ -616,6 +616,8 @@ class FileContent:
 
     def __init__(self, reader: ChunkReader, entry: Entry, version: Version) -> None:
         self.entry = entry
+        self.chunk_bytes = version.content.chunk_bytes if version.content.chunks else max(1, version.size)
+        """It is fetched in pieces of so many bytes: less costs as much."""
         self._reader = reader
         self._version = version
 

@@ -15,9 +15,9 @@ from peer.files.operations import Operations
 from peer.link import Reply
 from peer.session import Session
 from protocol.hashing import Buffer
-from protocol.identity import NodeId
+from protocol.identity import ChunkId, NodeId
 from protocol.manifest import KIB
-from protocol.messages import Request, RowPublish
+from protocol.messages import ChunkGet, Request, RowPublish
 from protocol.versions import Kind
 from sims.loop import context_of
 from sims.world import World
@@ -26,6 +26,7 @@ NAMES = ("a", "b", "c", "d", "e")
 THREE = NAMES[:3]
 SEEDS = range(6)
 FEW_SEEDS = range(2)
+READ_BYTES = 1100 * KIB
 NOTICED_SECONDS = 6.0
 """A machine that lost its power is noticed after five seconds; who dies with his process, at once."""
 
@@ -537,8 +538,41 @@ def test_a_reader_returns_the_right_bytes_wherever_it_is_sent_and_whenever_it_is
     World(seed).run(scenario)
 
 
+def test_small_reads_fetch_no_chunk_twice_and_few_ahead() -> None:
+    data = Random(1).randbytes(4000 * KIB)
+
+    async def scenario(world: World) -> None:
+        await world.found(["a"])
+        client = await world.client("a")
+        await client.put_bytes("/f", data)
+        fetched: list[ChunkId] = []
+
+        class CountingAccess(LossyAccess):
+            async def request(self, node_id: NodeId, message: Request, payload: Buffer = b"", *, timeout_seconds: float) -> Reply:
+                if isinstance(message, ChunkGet):
+                    fetched.append(message.chunk_id)
+                return await self._session.request(node_id, message, payload, timeout_seconds=timeout_seconds)
+
+        operations = Operations(CountingAccess(client._access, None))
+        chunks = (await client.stat("/f")).chunks
+        assert await collected(RemoteReader(await operations.content("/f")), 30 * KIB) == data
+        assert len(fetched) == len(set(fetched)) == chunks
+        fetched.clear()
+        async with RemoteReader(await operations.content("/f")) as reader:
+            for offset in range(1000 * KIB, 1200 * KIB, 7 * KIB):
+                reader.seek(offset)
+                assert await reader.read(100) + await reader.read(5000) == data[offset : offset + 5100]
+        assert len(fetched) <= 3 < chunks
+
+    World(1).run(scenario)
+
+
 def test_readers_that_pause_or_are_dropped_keep_nobody_from_reading() -> None:
     data = Random(1).randbytes(6 * 1024 * KIB)
+
+    async def read_into(reader: RemoteReader) -> bytes:
+        """Read on to where it is fetched ahead."""
+        return await reader.read(READ_BYTES - 10) + await reader.read(10)
 
     async def scenario(world: World) -> None:
         await world.found(["a"])
@@ -547,14 +581,14 @@ def test_readers_that_pause_or_are_dropped_keep_nobody_from_reading() -> None:
         for _ in range(2):
             for _ in range(4):
                 async with RemoteReader(await client.content("/f")) as dropped:
-                    assert await dropped.read(10) + await dropped.read(10) == data[:20]
+                    assert await read_into(dropped) == data[:READ_BYTES]
         paused = [RemoteReader(await client.content("/f")) for _ in range(5)]
         for reader in paused:
-            assert await reader.read(10) + await reader.read(10) == data[:20]
+            assert await read_into(reader) == data[:READ_BYTES]
         await asyncio.sleep(1.0)
         assert await client.get_bytes("/f") == data
         for reader in paused:
-            assert await reader.read() == data[20:]
+            assert await reader.read() == data[READ_BYTES:]
 
     World(1).run(scenario)
 
@@ -567,13 +601,15 @@ def test_a_reader_that_is_closed_during_a_read_says_so_and_one_after_an_outage_r
         client = await world.client("a")
         await client.put_bytes("/f", data)
         reader = RemoteReader(await client.content("/f"))
-        reader.seek(1000)
-        assert await reader.read(1000) == data[1000:2000]
+        assert await reader.read(1000 * KIB) == data[: 1000 * KIB]
         cut_off(world, "a", "client1")
         with pytest.raises(Unavailable):
             await reader.read()
         world.lan.heal()
-        assert await reader.read(1000) == data[2000:3000]
+        assert await reader.read(1000) == data[1000 * KIB : 1000 * KIB + 1000]
+        await reader.close()
+        reader = RemoteReader(await client.content("/f"))
+        assert await reader.read(1000 * KIB) == data[: 1000 * KIB]
         cut_off(world, "a", "client1")
         reading = asyncio.get_running_loop().create_task(reader.read())
         await asyncio.sleep(0.1)

@@ -11,6 +11,7 @@ from peer.files.entries import Entry
 class Failing:
     """Operations and content of a cluster of which nobody answers."""
 
+    chunk_bytes = 10
     entry = Entry("/f", "f", "file", 1000, 0, 0o644, "v", "ada", False)
 
     async def put(self, path, read, **options):

@@ -82,8 +82,10 @@ def key_text(home: Path) -> str | None:
     text = os.environ.get(KEY_VARIABLE, "").strip()
     if text:
         return text
-    path = home / KEY_FILE
-    return read_key(path) if path.exists() else None
+    try:
+        return read_key(home / KEY_FILE)
+    except NoSuchPath:
+        return None
 
 
 def parsed(text: str, origin: str) -> ClusterKey:

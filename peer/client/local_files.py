@@ -55,11 +55,11 @@ async def put_file(client: Operations, path: Path, remote: str, progress: Progre
             nonlocal done
             try:
                 data: bytes = await asyncio.to_thread(file.read, count)
+                done += len(data)
+                if not data or done >= before.st_size:
+                    check_unchanged(file, before, path)
             except OSError as error:
                 raise local_fault(path, "read", error) from None
-            done += len(data)
-            if not data or done >= before.st_size:
-                check_unchanged(file, before, path)
             return data
 
         return await client.put(
@@ -152,13 +152,17 @@ async def get_file(client: Operations, entry: Entry, local: Path, progress: Prog
     Raises: LocalFault, and what `Operations.get` raises.
     """
     try:
-        if await asyncio.to_thread(_is_stream, local):
-            return await _get_into_stream(client, entry.path, local, progress)
+        is_stream = await asyncio.to_thread(_is_stream, local)
         if local.is_symlink():
             local = local.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other, before Python 3.13
         fault = error if isinstance(error, OSError) else OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         raise local_fault(local, "write", fault) from None
+    if is_stream:
+        try:
+            return await _get_into_stream(client, entry.path, local, progress)
+        except OSError as error:
+            raise local_fault(local, "write", error) from None
     found = found or progress
     if await _is_whole(client, entry, local):
         found(entry.size)

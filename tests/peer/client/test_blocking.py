@@ -228,6 +228,7 @@ def test_connecting_says_in_one_line_what_is_wrong(cluster, tmp_path: Path, monk
         nobody = f"127.0.0.1:{silent.getsockname()[1]}"
         faults = [
             (peer.NotAllowed, {"home": tmp_path}),
+            (peer.ShoalError, {"home": Path(__file__)}),
             (peer.WrongUsage, {"key": "no key"}),
             (peer.WrongUsage, {"key": cluster.key, "node": "nonsense"}),
             (peer.NotAllowed, {"key": new_key().text, "node": cluster.addresses}),

@@ -110,7 +110,7 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     home = settings.home
     chosen = key_for_node(home, options.key_file)
     discovery = discovery_on(chosen.key, options.discover_on, enabled=options.use_discovery)
-    env, identity = await build_node_world(chosen.key, home, discovery)
+    env, identity, storage = await build_node_world(chosen.key, home, discovery)
     config = NodeConfig(
         name=options.name,
         listen=options.listen or free_address(),
@@ -133,6 +133,7 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     if chosen.is_new:
         write_key(home / KEY_FILE, chosen.key.text)
         output.note(f"a new cluster: its key is {home / KEY_FILE}; whoever has it is in")
+    storage.keep_for_cluster(chosen.key.tag)
     if identity.replaced:
         output.warn(
             f"{identity.replaced}: this node begins as a new member and keeps its chunks; "

@@ -43,13 +43,13 @@ def discovery_on(key: ClusterKey, interfaces: Sequence[str], *, enabled: bool) -
     return ZeroconfDiscovery(key, interfaces) if enabled else NoDiscovery()
 
 
-async def build_node_world(key: ClusterKey, home: Path, discovery: Discovery) -> tuple[Env, Home]:
-    """Open the data folder of `home` and return the node's world and identity.
+async def build_node_world(key: ClusterKey, home: Path, discovery: Discovery) -> tuple[Env, Home, RealStorage]:
+    """Open the data folder of `home` and return the node's world and identity, and the folder.
 
     Raises: WrongUsage when the folder is in use, of a newer format or of another cluster, ShoalError, StorageFailed.
     """
     storage = RealStorage(home / DATA_FOLDER)
-    storage.claim(key.tag)
+    storage.refuse_other_cluster(key.tag)
     entropy = RealEntropy()
     identity = await open_home(storage, entropy)
     env = Env(
@@ -61,7 +61,7 @@ async def build_node_world(key: ClusterKey, home: Path, discovery: Discovery) ->
         faults=NoFaults(),
         compute=RealCompute(),
     )
-    return env, identity
+    return env, identity, storage
 
 
 @asynccontextmanager

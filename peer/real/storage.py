@@ -48,22 +48,34 @@ class RealStorage:
             raise
         self.disk = RealDisk(root)
 
-    def claim(self, tag: str) -> None:
-        """Keep this folder for the cluster whose key has this tag.
+    def refuse_other_cluster(self, tag: str) -> None:
+        """Make sure that this folder is not kept for the cluster of another key than the one with this tag.
 
-        Raises: WrongUsage when it belongs to another one, ShoalError.
+        Raises: WrongUsage, ShoalError.
         """
         path = self._root / "cluster"
         try:
-            if not path.exists():
-                self._write_line(path, tag)
             known = path.read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise ShoalError(f"{path}: {error.strerror}: choose another folder with --home") from None
         if known != tag:
             raise WrongUsage(
                 f"{self._root} belongs to the cluster of another key: put that key back, or give this node another --home"
             )
+
+    def keep_for_cluster(self, tag: str) -> None:
+        """Keep this folder for the cluster whose key has this tag. Only once that key is kept as well: nobody could put it back.
+
+        Raises: ShoalError.
+        """
+        path = self._root / "cluster"
+        try:
+            if not path.exists():
+                self._write_line(path, tag)
+        except OSError as error:
+            raise ShoalError(f"{path}: {error.strerror}: choose another folder with --home") from None
 
     async def open_kv(self, name: str) -> SqliteKV:
         """Open a database."""

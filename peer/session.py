@@ -6,9 +6,10 @@ ephemeral certificate and says `role=client`: it is never placed, counted or dia
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from peer.config import DIAL_TIMEOUT_SECONDS
-from peer.errors import ConnectFailed, LinkLost, NotAllowed, Refused, RequestFailed, Unavailable, WrongUsage
+from peer.errors import ConnectFailed, LinkLost, NotAllowed, Refused, RequestFailed, Unavailable, Unreachable, WrongUsage
 from peer.link import Reply, Served
 from peer.links import Links
 from peer.seams import ClientEnv
@@ -20,6 +21,8 @@ from protocol.layout import Layout
 from protocol.messages import Hello, LayoutGet, LayoutIs, LinkKind, Peers, PeersGet, Request, Role
 
 ASK_TIMEOUT_SECONDS = 5.0
+ASK_AROUND_SECONDS = 5.0
+"""A member that cannot be reached is asked for no more often than this."""
 CONNECT_RETRY_SECONDS = 0.2
 CONNECT_HEDGE_SECONDS = 0.25
 """An address that has not let the client in by then is not waited for alone."""
@@ -37,6 +40,8 @@ class Session:
         self.links = Links(env.network, self)
         self._layout: Layout | None = None
         self._is_closed = False
+        self._asking: asyncio.Task[None] | None = None
+        """Asks a member where the others are now."""
 
     @property
     def layout(self) -> Layout:
@@ -70,6 +75,8 @@ class Session:
     async def close(self) -> None:
         """Close all links."""
         self._is_closed = True
+        if self._asking is not None:
+            self._asking.cancel()
         await self.links.close()
 
     async def request(
@@ -79,7 +86,12 @@ class Session:
 
         Raises: LinkLost, RequestFailed, TimeoutError.
         """
-        return await self.links.request(node_id, message, payload, timeout_seconds=timeout_seconds)
+        try:
+            return await self.links.request(node_id, message, payload, timeout_seconds=timeout_seconds)
+        except Unreachable:
+            if not self._is_closed and (self._asking is None or self._asking.done()):
+                self._asking = asyncio.get_running_loop().create_task(self._ask_around())
+            raise
 
     async def catch_up(self, version: int) -> None:
         """Learn the layout at least this new from any member.
@@ -198,15 +210,22 @@ class Session:
         await self._learn_layout(node_id)
         if self._layout is None:
             raise LinkLost("it belongs to no cluster yet")
-        for member_id, member in self._layout.members.items():
-            if not self.links.addresses(member_id):
-                self.links.learn_addresses(member_id, member.addresses)
+        await self._learn_addresses(node_id)
+
+    async def _learn_addresses(self, node_id: NodeId) -> None:
         message = PeersGet(int(ASK_TIMEOUT_SECONDS * 1000))
         reply = await self.links.request(node_id, message, timeout_seconds=ASK_TIMEOUT_SECONDS)
         answer = reply.message
         assert isinstance(answer, Peers)
         for info in answer.peers:
             self.links.learn_addresses(info.node_id, info.addresses)
+
+    async def _ask_around(self) -> None:
+        """A member that cannot be reached may have another address by now, which those know that are linked to it."""
+        for peer in self.links.peers():
+            with suppress(LinkLost, RequestFailed, TimeoutError):
+                await self._learn_addresses(peer.node_id)
+        await asyncio.sleep(ASK_AROUND_SECONDS)
 
     async def _learn_layout(self, node_id: NodeId) -> None:
         message = LayoutGet(int(ASK_TIMEOUT_SECONDS * 1000), 0)
@@ -220,6 +239,9 @@ class Session:
             layout.cluster_id == self._layout.cluster_id and layout.version > self._layout.version
         ):
             self._layout = layout
+            for member_id, member in layout.members.items():
+                if not self.links.addresses(member_id):
+                    self.links.learn_addresses(member_id, member.addresses)
 
 
 async def connect(env: ClientEnv, addresses: Sequence[str], *, name: str, timeout_seconds: float) -> Session:

@@ -126,6 +126,44 @@ def test_everything_under_way_goes_on_when_the_node_that_let_the_client_in_dies(
     World(seed).run(scenario)
 
 
+def test_a_client_reaches_members_that_joined_after_it_came_in() -> None:
+    data = Random(1).randbytes(300 * KIB)
+
+    async def scenario(world: World) -> None:
+        await world.found(THREE)
+        client = await world.client("a")
+        await client.put_bytes("/before", data)
+        await asyncio.gather(world.start("d"), world.start("e"))
+        await world.members(5)
+        await client.put_bytes("/after", data)
+        await asyncio.sleep(60.0)
+        world.crash("a")
+        world.crash("b")
+        for path in ("/before", "/after"):
+            assert await client.get_bytes(path) == data
+        assert (await client.put_bytes("/then", data)).copies == 3
+
+    World(1).run(scenario)
+
+
+def test_a_client_finds_a_member_again_whose_address_has_changed() -> None:
+    async def scenario(world: World) -> None:
+        await world.found(THREE)
+        client = await world.client("a")
+        await client.put_bytes("/f", b"data")
+        world.crash("b")
+        node_id = (await world.restart("b")).node_id
+        client._access.links.learn_addresses(node_id, ["b:1"])  # where it was before
+        await client.put_bytes("/g", b"data")
+        await asyncio.sleep(5.0)
+        await client.get_bytes("/g")
+        world.crash("a")
+        assert await client.get_bytes("/f") == b"data"
+        assert (await client.put_bytes("/f", b"new")).copies == 2
+
+    World(1).run(scenario)
+
+
 # -- one operation, however often it is tried --------------------------------
 
 
@@ -534,6 +572,7 @@ def test_a_reader_returns_the_right_bytes_wherever_it_is_sent_and_whenever_it_is
             assert reader.tell() == position
         assert await reader.read() == data[position:]
         await reader.close()
+        await asyncio.sleep(1.0)  # what was fetched ahead in vain ends
 
     World(seed).run(scenario)
 

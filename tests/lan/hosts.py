@@ -24,7 +24,8 @@ A scenario starts from the fixture `lan`, an empty LAN for the tests of one modu
 | commands | `host.shoal(...)` to its end; `host.begin(...)` beside the test, then `.result()` |
 | nodes | `host.start(...)`, `kill()` (kill -9), `stop()` (SIGTERM), `freeze()`, `thaw()`, `pause(seconds)` |
 | the wire | `lan.cut(host)`, `lan.mend(host)`, `lan.split([a], [b, c])`, `lan.join()`, `lan.block_multicast()`, `lan.allow_multicast()` |
-| looking | `host.status()`, `host.alive()`, `host.stored_bytes()`, `host.log()`, `host.wait_for(line)`, `wait_until(...)` |
+| looking | `host.status()`, `host.alive()`, `host.stored_bytes()`, `host.log()` |
+| waiting | `host.wait_for(line)`, `lan.wait_until_all_see(3, a, b, c)`, `wait_until(...)`, `wait_until_kept_in(3, host, ...)` |
 """
 
 import hashlib
@@ -98,6 +99,17 @@ def assert_reads_back(host: "Host", remote: str, original: Path) -> None:
     assert result.code == 0, result.err
     assert sha256(copy) == sha256(original)
     copy.unlink()
+
+
+def wait_until_kept_in(copies: int, host: "Host", local: Path, remote: str) -> None:
+    """Wait until what `host` puts gets so many copies: links that a fault has broken are found out and made anew in some seconds."""
+
+    def put() -> bool:
+        result = host.shoal("put", str(local), remote, "--json")
+        assert result.code == 0, result.err
+        return result.json()["copies"] == copies
+
+    wait_until(put, MEET_SECONDS, f"what {host.name} puts does not get {copies} copies")
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import BLOCK_BYTES, MEET_SECONDS, Host, Lan, assert_reads_back, random_file, wait_until
+from hosts import BLOCK_BYTES, MEET_SECONDS, Host, Lan, assert_reads_back, random_file, wait_until, wait_until_kept_in
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +74,7 @@ def test_a_host_whose_address_changes_is_found_at_the_new_one(lan: Lan, trio: tu
     )
     lan.wait_until_all_see(3, *trio)
     for host in (mover, other):  # each way round: the mover reaches the others, and they reach it, for chunks as well
-        result = host.shoal("put", str(note), f"/moved/{mover.name}-{host.name}", "--json")
-        assert result.code == 0, result.err
-        assert result.json()["copies"] == 3
+        wait_until_kept_in(3, host, note, f"/moved/{mover.name}-{host.name}")
     assert_reads_back(mover, f"/moved/{mover.name}-{other.name}", note)
     assert other.shoal("--node", f"{mover.address}:7400", "ls", "/moved").code == 0
     assert not any(host.has_said("members 3->") for host in trio)

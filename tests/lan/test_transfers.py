@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hosts import BLOCK_BYTES, Command, Host, Lan, assert_reads_back, random_file, sha256, wait_until
+from hosts import BLOCK_BYTES, Command, Host, Lan, assert_reads_back, random_file, sha256, wait_until, wait_until_kept_in
 
 PUT_BYTES = 128 * BLOCK_BYTES
 READ_BYTES = 1024 * BLOCK_BYTES
@@ -83,9 +83,7 @@ def test_a_node_that_stands_still_for_five_seconds_fails_no_transfer_and_stays_a
     b.thaw()
     lan.wait_until_all_see(3, *nodes)
     assert not any(host.has_said("members 3->") for host in nodes)
-    small = random_file(tmp_path / "small", BLOCK_BYTES)
-    result = client.shoal("put", str(small), "/small", "--json")
-    assert result.json()["copies"] == 3, result
+    wait_until_kept_in(3, client, random_file(tmp_path / "small", BLOCK_BYTES), "/small")
 
 
 def test_a_client_that_reads_a_gibibyte_while_its_node_is_killed_gets_every_byte_and_no_error(

@@ -14,12 +14,12 @@ import logging
 from collections.abc import Mapping
 
 from peer.errors import Refused
-from peer.files.access import TRY_SECONDS, Access, milliseconds
-from peer.files.quorum import collect
+from peer.files.access import TRY_SECONDS, Access
+from peer.files.quorum import collect, fetch_row
 from peer.store.rows import RowStore, RowTooLarge
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
-from protocol.messages import RowFetch, RowIs
+from protocol.messages import RowIs
 from protocol.paths import row_partition
 from protocol.versions import empty_row, merge
 
@@ -71,10 +71,7 @@ class RowRepair:
         others = [owner for owner in layout.replicas(partition) if owner != own]
 
         async def fetch(node: NodeId) -> RowIs:
-            message = RowFetch(milliseconds(TRY_SECONDS), partition, stamp, path, full=True)
-            reply = await self._access.request(node, message, timeout_seconds=TRY_SECONDS)
-            assert isinstance(reply.message, RowIs)
-            return reply.message
+            return await fetch_row(self._access, layout, node, path, full=True)
 
         def enough(votes: Mapping[NodeId, RowIs]) -> bool:
             return all(sum(owner in votes for owner in owners) >= len(owners) - len(owners) // 2 for owners in sets)

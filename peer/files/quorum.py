@@ -2,11 +2,12 @@
 
 A majority of *each* replica set is needed (`Layout.replica_sets`): of O and of W while a partition moves, never of their union.
 When votes differ, the merge of all of them is written back to a majority of each set *before* it is returned, so that no later
-reader can see less (monotone reads). A replica that answers CORRUPT, or nothing, has not voted.
+reader can see less (monotone reads). A replica that answers CORRUPT, or nothing, or what contradicts itself or the question, has not voted.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from peer.errors import LinkLost, RequestFailed, Unavailable
@@ -16,8 +17,8 @@ from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.layout import Layout
 from protocol.messages import Done, ListFetch, ListPage, RowFetch, RowIs, RowMerge
-from protocol.paths import folder_partition, name_of, row_partition
-from protocol.rows import row_bytes, row_digest
+from protocol.paths import folder_partition, name_of, parent_of, row_partition
+from protocol.rows import range_digest, row_bytes, row_digest
 from protocol.versions import Row, empty_row, merge
 
 T = TypeVar("T")
@@ -135,6 +136,32 @@ async def read_page(access: Access, folder: str, after: str) -> tuple[list[Row],
     return await until_available(access, lambda layout: _read_page(access, layout, folder, after))
 
 
+async def fetch_row(access: Access, layout: Layout, node: NodeId, path: str, *, full: bool) -> RowIs:
+    """Return the vote of `node` on the row of `path`. What contradicts itself or the question is none.
+
+    Raises: LinkLost, RequestFailed, TimeoutError.
+    """
+    partition = row_partition(path)
+    message = RowFetch(milliseconds(TRY_SECONDS), partition, layout.cfg(partition), path, full)
+    reply = await access.request(node, message, timeout_seconds=TRY_SECONDS)
+    assert isinstance(reply.message, RowIs)
+    _refuse(_row_fault(message, reply.message))
+    return reply.message
+
+
+async def fetch_page(access: Access, layout: Layout, node: NodeId, folder: str, after: str, until: str, *, full: bool) -> ListPage:
+    """Return the vote of `node` on a range of `folder`. What contradicts itself or the question is none.
+
+    Raises: LinkLost, RequestFailed, TimeoutError.
+    """
+    partition = folder_partition(folder)
+    message = ListFetch(milliseconds(TRY_SECONDS), partition, layout.cfg(partition), folder, after, until, full)
+    reply = await access.request(node, message, timeout_seconds=TRY_SECONDS)
+    assert isinstance(reply.message, ListPage)
+    _refuse(_page_fault(message, reply.message))
+    return reply.message
+
+
 async def until_available(access: Access, attempt: Callable[[Layout], Awaitable[T]]) -> T:
     """Repeat a harmless `attempt` until it succeeds, with the layout caught up, for at most QUORUM_SECONDS.
 
@@ -176,16 +203,48 @@ def unavailable(layout: Layout, what: str, failures: Mapping[NodeId, Exception])
     return Unavailable(f"{what}: too few of its replicas answer ({reasons}): try again when they are back")
 
 
+def _refuse(fault: str | None) -> None:
+    """Make of an answer with a `fault` what a damaged row is: no vote.
+
+    Raises: RequestFailed.
+    """
+    if fault is not None:
+        raise RequestFailed(ErrorCode.CORRUPT, f"it answers with {fault}")
+
+
+def _row_fault(asked: RowFetch, answer: RowIs) -> str | None:
+    if bool(answer.rows) != (asked.full and bool(answer.digest)):
+        return "a row without a digest, or the reverse" if asked.full else "a row where only its digest was asked for"
+    if any(row.path != asked.path for row in answer.rows):
+        return "the row of another path"
+    if any(row_digest(row) != answer.digest for row in answer.rows):
+        return "a digest that is not that of the row"
+    return None
+
+
+def _page_fault(asked: ListFetch, answer: ListPage) -> str | None:
+    if not asked.full:
+        return "a digest of another range than was asked for" if answer.rows or answer.last != asked.until else None
+    if any(parent_of(row.path) != asked.folder for row in answer.rows):
+        return "a row of another folder"
+    names = [name_of(row.path) for row in answer.rows]
+    in_order = [name.encode() for name in (asked.after, *names)]
+    if any(earlier >= later for earlier, later in pairwise(in_order)) or (asked.until and in_order[-1] > asked.until.encode()):
+        return "rows out of order, or out of the range that was asked for"
+    if answer.last not in (asked.until, *names[-1:]):
+        return "an end that is neither that of the range nor the last row"
+    if range_digest(map(row_digest, answer.rows)) != answer.digest:
+        return "a digest that is not that of the rows"
+    return None
+
+
 async def _read_row(access: Access, layout: Layout, path: str) -> Row:
     partition = row_partition(path)
     sets = layout.replica_sets(partition)
     nodes = access.preferred(layout.replicas(partition))
 
     async def fetch(node: NodeId, *, full: bool) -> RowIs:
-        message = RowFetch(milliseconds(TRY_SECONDS), partition, layout.cfg(partition), path, full)
-        reply = await access.request(node, message, timeout_seconds=TRY_SECONDS)
-        assert isinstance(reply.message, RowIs)
-        return reply.message
+        return await fetch_row(access, layout, node, path, full=full)
 
     votes, failures = await collect(
         nodes,
@@ -230,10 +289,7 @@ async def _read_page(access: Access, layout: Layout, folder: str, after: str) ->
     nodes = access.preferred(layout.replicas(partition))
 
     async def fetch(node: NodeId, begin: str, until: str, *, full: bool) -> ListPage:
-        message = ListFetch(milliseconds(TRY_SECONDS), partition, layout.cfg(partition), folder, begin, until, full)
-        reply = await access.request(node, message, timeout_seconds=TRY_SECONDS)
-        assert isinstance(reply.message, ListPage)
-        return reply.message
+        return await fetch_page(access, layout, node, folder, begin, until, full=full)
 
     async def whole_range(node: NodeId, until: str) -> list[Row]:
         rows: list[Row] = []
@@ -241,7 +297,7 @@ async def _read_page(access: Access, layout: Layout, folder: str, after: str) ->
         while True:
             page = await fetch(node, begin, until, full=True)
             rows.extend(page.rows)
-            if page.last == until or not page.rows:
+            if page.last == until:
                 return rows
             begin = page.last
 

@@ -131,15 +131,18 @@ def pack_manifest(chunks: Sequence[ChunkId]) -> bytes:
     return b"".join(chunks)
 
 
-def unpack_manifest(blob: Buffer) -> tuple[ChunkId, ...]:
-    """Return the chunk ids that a verified manifest blob lists.
+def unpack_manifest(blob: Buffer, depth: int) -> tuple[ChunkId, ...]:
+    """Return the chunk ids that a verified manifest blob lists, `depth` levels above the data.
 
-    Raises: ValueError when the blob is empty, too long or not a whole number of ids.
+    Raises: ValueError when the blob is empty, too long or not a whole number of ids, or an id has the tag of another level.
     """
     data = bytes(blob)
     count, rest = divmod(len(data), CHUNK_ID_BYTES)
     if rest or not 0 < count <= limits.MANIFEST_FANOUT:
         raise ValueError(f"a manifest blob of {len(data)} bytes")
+    tag = ChunkTag.DATA if depth == 1 else ChunkTag.MANIFEST
+    if any(each != tag for each in data[::CHUNK_ID_BYTES]):
+        raise ValueError("a manifest blob that lists an id of another level")
     return tuple(ChunkId(data[at : at + CHUNK_ID_BYTES]) for at in range(0, len(data), CHUNK_ID_BYTES))
 
 

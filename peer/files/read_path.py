@@ -87,7 +87,7 @@ class ChunkReader:
             for chunk_id in level:
                 yield chunk_id
             if remaining > 1:
-                level = await self._manifest(level[0])
+                level = await self._manifest(level[0], remaining)
 
     async def chunk_ids(self, content: Content, first: int = 0) -> AsyncIterator[ChunkId]:
         """Yield the ids of the data chunks from number `first` on, reading manifests as they are needed.
@@ -97,21 +97,21 @@ class ChunkReader:
         level: Sequence[ChunkId] = content.chunks
         skip = first
         for _ in range(content.depth - 1):
-            level = await self._manifest(level[0])
+            level = await self._manifest(level[0], 2)
         if content.depth == 0:
             for chunk_id in level[skip:]:
                 yield chunk_id
             return
         for blob in level:
-            leaves = await self._manifest(blob)
+            leaves = await self._manifest(blob, 1)
             for chunk_id in leaves[skip:]:
                 yield chunk_id
             skip = max(0, skip - len(leaves))
 
-    async def _manifest(self, chunk_id: ChunkId) -> tuple[ChunkId, ...]:
+    async def _manifest(self, chunk_id: ChunkId, depth: int) -> tuple[ChunkId, ...]:
         chunk = await self.fetch(chunk_id)
         try:
-            return unpack_manifest(chunk)
+            return unpack_manifest(chunk, depth)
         except ValueError as error:
             raise DataLost(f"a manifest is damaged: {error}") from None
 

@@ -72,7 +72,7 @@ def _layout(data: bytes) -> None:
 
 def _manifest(data: bytes) -> None:
     try:
-        chunks = unpack_manifest(data)
+        chunks = unpack_manifest(data, 1)
     except ValueError:
         return
     assert pack_manifest(chunks) == data

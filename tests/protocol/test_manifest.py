@@ -87,21 +87,21 @@ def test_the_chunk_size_follows_the_size_of_the_file(size, chunk_bytes):
 @given(st.integers(1, 50))
 def test_a_manifest_blob_is_read_as_it_was_written(count):
     chunks = [chunk_id_of(ChunkTag.DATA, bytes([index])) for index in range(count)]
-    assert list(unpack_manifest(pack_manifest(chunks))) == chunks
+    assert list(unpack_manifest(pack_manifest(chunks), 1)) == chunks
 
 
 @given(st.binary(max_size=200))
 def test_any_other_blob_is_refused(blob):
     if len(blob) % CHUNK_ID_BYTES or not blob:
         with pytest.raises(ValueError):
-            unpack_manifest(blob)
+            unpack_manifest(blob, 1)
 
 
 def test_the_fanout_of_a_manifest_holds_on_both_sides():
     full = DATA * limits.MANIFEST_FANOUT
-    assert len(unpack_manifest(full)) == limits.MANIFEST_FANOUT
+    assert len(unpack_manifest(full, 1)) == limits.MANIFEST_FANOUT
     with pytest.raises(ValueError):
-        unpack_manifest(full + DATA)
+        unpack_manifest(full + DATA, 1)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@
 import dataclasses
 import hashlib
 import json
+import struct
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,24 @@ from cryptography.x509 import load_pem_x509_certificate
 from peer.real.certificates import Credentials, proven_node_id
 from peer.real.keys import ClusterKey, parse_key
 from protocol.codec import decode, decode_header, encode, encode_header
-from protocol.connection import AnswerArrived, Connection, Event, PayloadBudget, RequestArrived
+from protocol.connection import AnswerArrived, Closed, Connection, Event, PayloadBudget, RequestArrived
 from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
 from protocol.framing import FrameReader, frame_parts
 from protocol.identity import ChunkId, ClusterId, NodeId, OpId, node_id_of
-from protocol.layout import Layout, Member, complete, follows, genesis, pack_partitions, propose
+from protocol.layout import Layout, LayoutRecord, Member, complete, follows, genesis, pack_partitions, propose
 from protocol.limits import PARTITIONS
-from protocol.manifest import NO_CONTENT, ChunkTag, Content, chunk_id_of, chunk_partition, content_fault, inline_content, pack_manifest
+from protocol.manifest import (
+    NO_CONTENT,
+    ChunkTag,
+    Content,
+    chunk_id_of,
+    chunk_matches,
+    chunk_partition,
+    content_fault,
+    inline_content,
+    pack_manifest,
+    unpack_manifest,
+)
 from protocol.messages import (
     MESSAGES,
     Answer,
@@ -71,7 +84,7 @@ from protocol.messages import (
 )
 from protocol.paths import folder_partition, is_canonical, row_partition
 from protocol.rows import range_digest, row_digest
-from protocol.versions import Dot, Kind, Row, Vector, Version, context_of, empty_row, merge, published, winner
+from protocol.versions import Dot, Kind, Operation, Row, Vector, Version, context_of, empty_row, merge, published, winner
 
 FOLDER = Path(__file__).parents[1] / "data" / "wire"
 
@@ -160,6 +173,50 @@ REFUSED: tuple[tuple[str, str], ...] = (
 )
 
 
+def frame(message: Message, request_id: int, payload: bytes = b"") -> bytes:
+    return b"".join(bytes(part) for part in frame_parts(encode_header(message, request_id), payload, LinkKind.BULK))
+
+
+def prefix(header_bytes: int, payload_bytes: int) -> bytes:
+    return struct.pack(">BBIBI", 0x94, 0xCE, header_bytes, 0xCE, payload_bytes)
+
+
+_PING = encode_header(Ping(7), 0)
+_PUT = encode_header(ChunkPut(12_000, CHUNK, True), 9)
+FRAMES_REFUSED: tuple[tuple[str, LinkKind, bytes, CloseCode], ...] = (
+    ("another language", LinkKind.CTL, b"GET / HTTP/1.1\r\n", CloseCode.PROTOCOL_ERROR),
+    ("an array of three", LinkKind.CTL, b"\x93" + prefix(4, 0)[1:] + _PING + b"\xc0", CloseCode.PROTOCOL_ERROR),
+    ("lengths in their shortest form", LinkKind.CTL, b"\x94\x03\x00" + _PING + b"\xc0" + bytes(8), CloseCode.PROTOCOL_ERROR),
+    ("a ctl frame of 512 KiB and a byte, by its prefix alone", LinkKind.CTL, prefix(512 * 1024 - 15, 0), CloseCode.FRAME_TOO_LARGE),
+    ("a payload on ctl, by its prefix alone", LinkKind.CTL, prefix(len(_PUT), 1), CloseCode.FRAME_TOO_LARGE),
+    ("a bulk header of 4097 bytes, by its prefix alone", LinkKind.BULK, prefix(4097, 0), CloseCode.FRAME_TOO_LARGE),
+    ("a bulk frame of 8 MiB and a byte, by its prefix alone", LinkKind.BULK, prefix(100, 8 * 1024 * 1024 - 115), CloseCode.FRAME_TOO_LARGE),
+    ("an empty payload that is not nil", LinkKind.BULK, prefix(len(_PING), 0) + _PING + b"\xc4\x00", CloseCode.PROTOCOL_ERROR),
+    ("nil where a payload should be", LinkKind.BULK, prefix(len(_PUT), 8) + _PUT + b"\xc0" + bytes(12), CloseCode.PROTOCOL_ERROR),
+    (
+        "a payload of another length than the prefix says",
+        LinkKind.BULK,
+        prefix(len(_PUT), 8) + _PUT + b"\xc6\0\0\0\x07" + bytes(8),
+        CloseCode.PROTOCOL_ERROR,
+    ),
+    ("a payload in its shortest form", LinkKind.BULK, prefix(len(_PUT), 8) + _PUT + b"\xc4\x08" + bytes(8), CloseCode.PROTOCOL_ERROR),
+    ("an empty header", LinkKind.CTL, prefix(0, 0) + b"\xc0", CloseCode.PROTOCOL_ERROR),
+    ("a payload behind a message that has none", LinkKind.BULK, frame(ChunkGet(10_000, CHUNK), 9, b"a chunk\n"), CloseCode.PROTOCOL_ERROR),
+    ("a message of bulk on ctl", LinkKind.CTL, frame(ChunkGet(10_000, CHUNK), 9), CloseCode.PROTOCOL_ERROR),
+    ("a message of ctl on bulk", LinkKind.BULK, frame(StatusGet(2000), 9), CloseCode.PROTOCOL_ERROR),
+    ("an answer to nothing", LinkKind.CTL, frame(Done(), 9), CloseCode.PROTOCOL_ERROR),
+    ("more credit than payload was sent", LinkKind.BULK, frame(Credit(1), 0), CloseCode.PROTOCOL_ERROR),
+    (
+        "the root where a row is asked for",
+        LinkKind.CTL,
+        frame(RowFetch(2000, folder_partition("/"), 5, "/", True), 9),
+        CloseCode.PROTOCOL_ERROR,
+    ),
+    ("a row of another partition", LinkKind.CTL, frame(RowFetch(2000, 0, 5, PATH, True), 9), CloseCode.PROTOCOL_ERROR),
+)
+"""What a dialler sends behind its hello, and the code of the close that answers it."""
+
+
 def plain(value: Any) -> Any:
     """Return a value as JSON has it: bytes in hexadecimal, nested values by the names of their fields."""
     if isinstance(value, bytes):
@@ -195,7 +252,13 @@ def messages_document() -> dict[str, Any]:
                 "frame": frame.hex(),
             }
         )
-    return {"frames": examples, "refused headers": [{"why": why, "header": header} for why, header in REFUSED]}
+    return {
+        "frames": examples,
+        "refused headers": [{"why": why, "header": header} for why, header in REFUSED],
+        "refused frames": [
+            {"why": why, "link": kind.name.lower(), "frame": data.hex(), "close": code.name} for why, kind, data, code in FRAMES_REFUSED
+        ],
+    }
 
 
 # -- rows --------------------------------------------------------------------
@@ -246,6 +309,60 @@ CONTENTS_REFUSED: tuple[tuple[str, int, Content], ...] = (
 )
 
 
+def operation(number: int, *dots: Dot, hlc: int = NOW << 16) -> Operation:
+    return Operation(op(number), hlc, dots)
+
+
+_FIRST, _SECOND = version(A, 7, 1), version(B, 3, 2, text=b"two", tick=1)
+_OF_FIRST, _OF_SECOND = operation(1, Dot(A, 7)), operation(2, Dot(B, 3), hlc=NOW << 16 | 1)
+ROWS: tuple[tuple[str, Row], ...] = (
+    ("one version", ROW),
+    ("text that begins with U+FEFF keeps it", row_of(replace(_FIRST, writer="\ufeffada"))),
+    (
+        "the hlc of an operation is not judged, nor a zero in a dot of it that no head has",
+        Row(PATH, (_FIRST,), (operation(1, Dot(A, 7), Dot(B, 0), hlc=0),)),
+    ),
+)
+ROWS_REFUSED: tuple[tuple[str, Row], ...] = (
+    ("the root", Row("/", (_FIRST,), (_OF_FIRST,))),
+    ("a path that is not canonical", Row("/films/", (_FIRST,), (_OF_FIRST,))),
+    ("heads out of order", Row(PATH, (_SECOND, _FIRST), (_OF_FIRST, _OF_SECOND))),
+    ("a head twice", Row(PATH, (_FIRST, _FIRST), (_OF_FIRST,))),
+    ("operations out of order", Row(PATH, (_FIRST, _SECOND), (_OF_SECOND, _OF_FIRST))),
+    ("a head without its operation", Row(PATH, (_FIRST, _SECOND), (_OF_FIRST,))),
+    ("a head whose dot its operation does not list", Row(PATH, (_FIRST,), (operation(1, Dot(A, 6)),))),
+    ("an operation without dots", Row(PATH, (_FIRST,), (_OF_FIRST, operation(2)))),
+    ("dots of an operation out of order", Row(PATH, (_FIRST,), (operation(1, Dot(B, 1), Dot(A, 7)),))),
+    ("a dot of a head that counts from 0", Row(PATH, (version(A, 0, 1),), (operation(1, Dot(A, 0)),))),
+    ("a context with a zero", row_of(version(A, 7, 1, (Dot(B, 0),)))),
+    ("a context out of order", row_of(version(A, 7, 1, (Dot(C, 1), Dot(B, 1))))),
+    ("a context with an actor twice", row_of(version(A, 7, 1, (Dot(B, 1), Dot(B, 2))))),
+    ("a folder with a size", row_of(replace(version(A, 7, 1, kind=Kind.DIRECTORY), size=1))),
+    ("inline bytes of another length than the size", row_of(replace(_FIRST, size=4))),
+    ("a head that another head supersedes", Row(PATH, (_FIRST, version(B, 3, 2, (Dot(A, 7),))), (_OF_FIRST, operation(2, Dot(B, 3))))),
+    ("two heads of one operation", Row(PATH, (_FIRST, version(B, 3, 1)), (operation(1, Dot(A, 7), Dot(B, 3)),))),
+    ("65 operations without a head", Row(PATH, (), tuple(operation(number, Dot(A, number)) for number in range(1, 66)))),
+)
+MANIFESTS: tuple[tuple[str, int, bytes], ...] = (
+    ("one that lists two data chunks", 1, pack_manifest([CHUNK, CHUNK])),
+    ("one that lists a manifest", 2, pack_manifest([MANIFEST])),
+)
+MANIFESTS_REFUSED: tuple[tuple[str, int, bytes], ...] = (
+    ("an empty blob", 1, b""),
+    ("a byte less than an id", 1, CHUNK[:-1]),
+    ("a byte more than an id", 1, CHUNK + b"\1"),
+    ("a manifest where data chunks are listed", 1, pack_manifest([CHUNK, MANIFEST])),
+    ("a data chunk where manifests are listed", 2, pack_manifest([CHUNK])),
+)
+"""Blobs whose hash is right, and which name no content all the same; the number is how many levels they are above the data."""
+
+
+def manifest_examples(manifests: Sequence[tuple[str, int, bytes]]) -> list[dict[str, Any]]:
+    return [
+        {"why": why, "depth": depth, "blob": blob.hex(), "id": chunk_id_of(ChunkTag.MANIFEST, blob).hex()} for why, depth, blob in manifests
+    ]
+
+
 def rows_document() -> dict[str, Any]:
     examples = []
     for why, left, right in merges():
@@ -263,11 +380,16 @@ def rows_document() -> dict[str, Any]:
         )
     digests = [row_digest(ROW), DIGEST]
     return {
-        "row": [{"fields": plain(ROW), "encoded": encode(ROW).hex(), "digest": row_digest(ROW).hex()}],
-        "range": [{"digests": plain(tuple(digests)), "digest": range_digest(digests).hex()}],
+        "row": [
+            {"why": why, "fields": plain(row), "encoded": encode(row).hex(), "digest": row_digest(row).hex()} for why, row in ROWS
+        ],
+        "refused rows": [{"why": why, "encoded": encode(row).hex()} for why, row in ROWS_REFUSED],
+        "range": [{"digests": plain(tuple(each)), "digest": range_digest(each).hex()} for each in ([], digests)],
         "merge": examples,
         "contents": [{"why": why, "size": size, "encoded": encode(content).hex()} for why, size, content in CONTENTS],
         "refused contents": [{"why": why, "size": size, "encoded": encode(content).hex()} for why, size, content in CONTENTS_REFUSED],
+        "manifests": manifest_examples(MANIFESTS),
+        "refused manifests": manifest_examples(MANIFESTS_REFUSED),
     }
 
 
@@ -287,25 +409,78 @@ PATHS_REFUSED: tuple[tuple[str, str], ...] = (
 )
 
 
+def layouts() -> tuple[Layout, Layout, Layout]:
+    """Return the first record of a cluster, the one that brings a second member in, and its completion."""
+    members = tuple(
+        Member(node, name, "", 1, (f"192.0.2.{number}:7400",)) for number, (node, name) in enumerate([(A, "ada"), (B, "ben")], 1)
+    )
+    alone = genesis(CLUSTER, members[0])
+    joint = Layout(
+        replace(
+            alone.record,
+            version=2,
+            parent=alone.digest,
+            members=members,
+            new_columns=2,
+            new_table=b"\x00\x01" * PARTITIONS,
+            cfg=stamps(2),
+        )
+    )
+    return alone, joint, complete(joint)
+
+
+def stamps(stamp: int) -> bytes:
+    return stamp.to_bytes(4, "big") * PARTITIONS
+
+
+LAYOUTS = layouts()
+_ALONE, _JOINT, _SETTLED = LAYOUTS
+_one, _two, _three = (layout.record for layout in LAYOUTS)
+_ADA, _BEN = _three.members
+LAYOUTS_REFUSED: tuple[tuple[str, LayoutRecord], ...] = (
+    ("no cluster id", replace(_one, cluster_id=b"")),
+    ("version 0", replace(_one, version=0)),
+    ("a first version with a parent", replace(_one, parent=DIGEST)),
+    ("a later version without one", replace(_two, parent=b"")),
+    ("another number of partitions", replace(_one, part_power=11)),
+    ("no copies", replace(_one, replication=0)),
+    ("more copies than a table has columns for", replace(_one, replication=6)),
+    ("no members", replace(_one, members=())),
+    ("members out of order", replace(_three, members=(_BEN, _ADA))),
+    ("a member twice", replace(_three, members=(_ADA, _ADA))),
+    ("a weight of 0", replace(_one, members=(replace(_ADA, weight=0),))),
+    ("a weight beyond 65536", replace(_one, members=(replace(_ADA, weight=65_537),))),
+    ("a table without columns", replace(_one, old_columns=0)),
+    ("a table of another length than its columns say", replace(_three, old_columns=1)),
+    ("an index beyond the members", replace(_one, old_table=b"\x01" * PARTITIONS)),
+    ("an owner twice in a row", replace(_three, old_table=b"\x00\x00" * PARTITIONS)),
+    ("a second table in a stable record", replace(_two, new_columns=0)),
+    ("a second table that is the first", replace(_two, members=(_ADA,), new_columns=1, new_table=_two.old_table)),
+    ("a member that owns nothing", replace(_one, members=(_ADA, _BEN))),
+    ("a stamp of 0", replace(_one, cfg=stamps(0))),
+    ("a stamp beyond the version", replace(_one, cfg=stamps(2))),
+)
+SUCCESSORS_REFUSED: tuple[tuple[str, Layout, LayoutRecord], ...] = (
+    ("another cluster", _ALONE, replace(_two, cluster_id=bytes(16))),
+    ("a version left out", _ALONE, replace(_two, version=3)),
+    ("another parent", _ALONE, replace(_two, parent=DIGEST)),
+    ("another number of copies", _ALONE, replace(_two, replication=2)),
+    ("another founder", _ALONE, replace(_two, founder=B)),
+    ("other owners without a joint record", _ALONE, replace(_three, version=2, parent=_ALONE.digest, cfg=stamps(2))),
+    ("joint behind joint", _JOINT, replace(_two, version=3, parent=_JOINT.digest)),
+    ("neither completed nor taken back", _JOINT, replace(_three, old_table=b"\x01\x00" * PARTITIONS)),
+    ("stamps that did not change with the owners", _ALONE, replace(_two, cfg=stamps(1))),
+    ("stamps that changed without the owners", _SETTLED, replace(_three, version=4, parent=_SETTLED.digest, cfg=stamps(4))),
+)
+"""Records that are valid, and may not follow the one before."""
+
+
 def addresses_document() -> dict[str, Any]:
     paths = ["/a", "/films", PATH, "/films/2024/b", "/日本/語"]
     chunks: Sequence[tuple[ChunkTag, bytes]] = (
         (ChunkTag.DATA, b""), (ChunkTag.DATA, b"a chunk\n"), (ChunkTag.MANIFEST, b""), (ChunkTag.MANIFEST, pack_manifest([CHUNK, CHUNK])),
     )  # fmt: skip
-    members = [Member(node, name, "", 1, (f"192.0.2.{number}:7400",)) for number, (node, name) in enumerate([(A, "ada"), (B, "ben")], 1)]
-    alone = genesis(CLUSTER, members[0])
-    joint = Layout(
-        dataclasses.replace(
-            alone.record,
-            version=2,
-            parent=alone.digest,
-            members=tuple(members),
-            new_columns=2,
-            new_table=b"\x00\x01" * PARTITIONS,
-            cfg=(2).to_bytes(4, "big") * PARTITIONS,
-        )
-    )
-    settled = complete(joint)
+    alone, joint, settled = LAYOUTS
     assert follows(alone, Layout.from_bytes(joint.data)) is None
     assert follows(joint, Layout.from_bytes(settled.data)) is None
     return {
@@ -317,17 +492,23 @@ def addresses_document() -> dict[str, Any]:
             for tag, data in chunks
         ],
         "partition sets": [{"partitions": [0, 9, 4095], "bitmap": pack_partitions([0, 9, 4095]).hex()}],
-        "layouts": [layout_example(layout) for layout in (alone, joint, settled)],
+        "layouts": [layout_example(layout.record) for layout in LAYOUTS],
+        "refused layouts": [{"why": why, **layout_example(record)} for why, record in LAYOUTS_REFUSED],
+        "refused successors": [
+            {"why": why, "parent": parent.version, **layout_example(record)} for why, parent, record in SUCCESSORS_REFUSED
+        ],
     }
 
 
-def layout_example(layout: Layout) -> dict[str, Any]:
+def layout_example(record: LayoutRecord) -> dict[str, Any]:
     """Return a record. Its tables and stamps repeat one value for every partition: that value stands for them."""
-    fields = plain(layout.record)
-    for name, width in (("old_table", layout.record.old_columns), ("new_table", layout.record.new_columns), ("cfg", 4)):
-        whole: bytes = getattr(layout.record, name)
+    fields = plain(record)
+    for name in ("old_table", "new_table", "cfg"):
+        whole: bytes = getattr(record, name)
+        width = len(whole) // PARTITIONS
         assert whole == whole[:width] * PARTITIONS
         fields[name] = {"of each partition": whole[:width].hex()}
+    layout = Layout(record)
     return {"fields": fields, "bytes": len(layout.data), "digest": layout.digest.hex()}
 
 
@@ -533,6 +714,15 @@ def load(name: str) -> Any:
     return json.loads((FOLDER / name).read_text(encoding="utf-8"))
 
 
+def examples(name: str, section: str) -> Any:
+    """Return a list of examples; one that is not written yet is empty, so that `--write` can write it."""
+    return load(name).get(section, ())
+
+
+def why(example: dict[str, Any]) -> str:
+    return str(example["why"])
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_vectors_are_what_the_code_does(name):
     assert load(name) == json.loads(text_of(DOCUMENTS[name]()))
@@ -555,6 +745,89 @@ def test_a_frame_of_the_vectors_is_read_as_its_message(number):
 def test_a_header_that_is_to_be_refused_is_refused(example):
     with pytest.raises(RemoteProtocolError):
         decode_header(bytes.fromhex(example["header"]))
+
+
+@pytest.mark.parametrize("example", examples("messages.json", "refused frames"), ids=why)
+def test_a_frame_that_is_to_be_refused_closes_the_link(example):
+    kind = LinkKind[example["link"].upper()]
+    client, server = (
+        Hello(1, 1, 0, kind, role, node, 0, b"", 0, b"", "", "", 0, (), {}) for role, node in ((Role.CLIENT, A), (Role.MEMBER, B))
+    )
+    connection = Connection(lambda _: server, None, A, PayloadBudget(1 << 30), 0.0)
+    connection.receive(frame(client, 0), 0.0)
+    assert connection.peer == client
+    (closed,) = connection.receive(bytes.fromhex(example["frame"]), 0.0)
+    assert isinstance(closed, Closed)
+    assert (closed.code.name, closed.by_peer) == (example["close"], False)
+
+
+@pytest.mark.parametrize("example", examples("rows.json", "row"), ids=why)
+def test_a_row_of_the_vectors_is_taken_as_it_is(example):
+    row = decode(Row, bytes.fromhex(example["encoded"]))
+    assert plain(row) == example["fields"]
+    assert merge(row, row) == row
+
+
+@pytest.mark.parametrize("example", examples("rows.json", "refused rows"), ids=why)
+def test_a_row_that_is_to_be_refused_is_refused(example):
+    with pytest.raises(RemoteProtocolError):
+        decode(Row, bytes.fromhex(example["encoded"]))
+
+
+@pytest.mark.parametrize("example", examples("rows.json", "manifests"), ids=why)
+def test_a_manifest_of_the_vectors_is_read(example):
+    blob = bytes.fromhex(example["blob"])
+    assert chunk_matches(bytes.fromhex(example["id"]), blob)
+    assert b"".join(unpack_manifest(blob, example["depth"])) == blob
+
+
+@pytest.mark.parametrize("example", examples("rows.json", "refused manifests"), ids=why)
+def test_a_manifest_that_is_to_be_refused_is_refused_though_its_hash_is_right(example):
+    blob = bytes.fromhex(example["blob"])
+    assert chunk_matches(bytes.fromhex(example["id"]), blob)
+    with pytest.raises(ValueError, match="manifest"):
+        unpack_manifest(blob, example["depth"])
+
+
+def record_of(example: dict[str, Any]) -> bytes:
+    """Return the encoded record that an example describes."""
+
+    def unhexed(value: Any) -> Any:
+        return bytes.fromhex(value["of each partition"]) * PARTITIONS
+
+    fields = example["fields"]
+    members = tuple(
+        Member(NodeId(bytes.fromhex(each["node_id"])), each["name"], each["zone"], each["weight"], tuple(each["addresses"]))
+        for each in fields["members"]
+    )
+    return encode(
+        LayoutRecord(
+            cluster_id=bytes.fromhex(fields["cluster_id"]),
+            version=fields["version"],
+            parent=bytes.fromhex(fields["parent"]),
+            part_power=fields["part_power"],
+            replication=fields["replication"],
+            founder=NodeId(bytes.fromhex(fields["founder"])),
+            members=members,
+            old_columns=fields["old_columns"],
+            old_table=unhexed(fields["old_table"]),
+            new_columns=fields["new_columns"],
+            new_table=unhexed(fields["new_table"]),
+            cfg=unhexed(fields["cfg"]),
+        )
+    )
+
+
+@pytest.mark.parametrize("example", examples("addresses.json", "refused layouts"), ids=why)
+def test_a_record_that_is_to_be_refused_is_no_layout(example):
+    with pytest.raises(RemoteProtocolError):
+        Layout.from_bytes(record_of(example))
+
+
+@pytest.mark.parametrize("example", examples("addresses.json", "refused successors"), ids=why)
+def test_a_record_that_may_not_follow_is_valid_by_itself(example):
+    (parent,) = (each for each in load("addresses.json")["layouts"] if each["fields"]["version"] == example["parent"])
+    assert follows(Layout.from_bytes(record_of(parent)), Layout.from_bytes(record_of(example))) is not None
 
 
 @pytest.mark.parametrize("example", load("rows.json")["merge"], ids=lambda example: example["why"])

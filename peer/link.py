@@ -10,7 +10,7 @@ A peer that asks and does not read holds a bounded amount of memory, and loses i
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -363,7 +363,8 @@ class Link(asyncio.BufferedProtocol):
             if output:
                 if not self._writable:
                     self._unread_bytes += sum(len(part) for part in output)
-                self._transport.writelines(output)
+                for portion in _portions(output):
+                    self._transport.writelines(portion)
                 if self._unread_bytes > UNREAD_BYTES_MAX:
                     self._cut_off()
 
@@ -410,6 +411,24 @@ class Link(asyncio.BufferedProtocol):
 def _expire(answer: "asyncio.Future[Reply]") -> None:
     if not answer.done():
         answer.set_exception(TimeoutError("no answer in time"))
+
+
+def _portions(parts: list[Buffer]) -> Iterator[list[Buffer]]:
+    """Yield the parts in portions of about WRITE_BUFFER_BYTES.
+
+    Under TLS a transport counts only what the one below it has refused, and that one takes whatever comes first, whole: a burst
+    written at once would never ask for a pause, however little of it the peer reads.
+    """
+    portion: list[Buffer] = []
+    portion_bytes = 0
+    for part in parts:
+        portion.append(part)
+        portion_bytes += len(part)
+        if portion_bytes >= WRITE_BUFFER_BYTES:
+            yield portion
+            portion, portion_bytes = [], 0
+    if portion:
+        yield portion
 
 
 def _joined(parts: list[Buffer]) -> list[Buffer]:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import platform
 import signal
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,6 @@ from protocol import limits
 
 DEFAULT_HOST = "0.0.0.0"
 DEFAULT_PORT = 7400
-PORTS_TRIED_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +108,10 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     home = settings.home
     chosen = key_for_node(home, options.key_file)
     discovery = discovery_on(chosen.key, options.discover_on, enabled=options.use_discovery)
-    env, identity, storage = await build_node_world(chosen.key, home, discovery)
+    env, identity, storage = await build_node_world(chosen.key, home, discovery, any_port=not options.listen)
     config = NodeConfig(
         name=options.name,
-        listen=options.listen or free_address(),
+        listen=options.listen or f"{DEFAULT_HOST}:{DEFAULT_PORT}",
         zone=options.zone,
         join=options.join,
         found=options.found or chosen.is_new,
@@ -208,24 +206,6 @@ def stop_on_signals(stop: asyncio.Future[None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, finish, number)
-
-
-def free_address() -> str:
-    """Return the default address with the first free port from the default one on.
-
-    Raises: ShoalError.
-    """
-    for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED_MAX):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            # As a server binds: a port whose last connections linger is free, one that somebody listens at is not.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((DEFAULT_HOST, port))
-                probe.listen(1)
-            except OSError:
-                continue
-            return f"{DEFAULT_HOST}:{port}"
-    raise ShoalError(f"no port from {DEFAULT_PORT} on is free: choose one with --listen HOST:PORT")
 
 
 def checked_name(text: str, option: str) -> str:

@@ -23,6 +23,7 @@ WATCH_SECONDS = 2.0
 
 @click.command(
     cls=Verb,
+    short_help="Show the members, and how well the data is kept.",
     examples=(
         "shoal status",
         "shoal status --watch",

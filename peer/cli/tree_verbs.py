@@ -113,6 +113,7 @@ def sum_text(found: Sum, *, exact: bool) -> str:
 
 @click.command(
     cls=Verb,
+    short_help="Find files and folders by name, size, age.",
     examples=(
         "shoal find /films --name '*.mkv' --larger 2G",
         "shoal find --type f --newer 1d      # what came in since yesterday",

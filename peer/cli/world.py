@@ -10,6 +10,7 @@ import click
 from peer.cli.settings import Settings
 from peer.client.asynchronous import Client
 from peer.client.home_files import DATA_FOLDER
+from peer.errors import ConnectFailed
 from peer.real.clock import RealWallClock
 from peer.real.compute import RealCompute
 from peer.real.discovery import ZeroconfDiscovery
@@ -17,10 +18,12 @@ from peer.real.entropy import RealEntropy
 from peer.real.faults import NoFaults
 from peer.real.keys import ClusterKey
 from peer.real.loop import run
-from peer.real.network import RealNetwork
+from peer.real.network import RealListener, RealNetwork, split_address
 from peer.real.storage import RealStorage
-from peer.seams import Announcement, Discovery, Env
+from peer.seams import Announcement, Discovery, Endpoint, Env
 from peer.store.home import Home, open_home
+
+PORTS_TRIED_MAX = 100
 
 
 class NoDiscovery:
@@ -38,13 +41,36 @@ class NoDiscovery:
         """Nothing was opened."""
 
 
+class NextPortNetwork(RealNetwork):
+    """A network that listens at the next free port where the given one is taken.
+
+    Tried by listening itself: between a look and that, another node of this machine may take the port.
+    """
+
+    async def listen(self, address: str, endpoint: Endpoint) -> RealListener:
+        """Accept connections at an address, or at one of the ports behind it.
+
+        Raises: ConnectFailed when PORTS_TRIED_MAX are taken, or at once for any other reason.
+        """
+        host, port = split_address(address)
+        for candidate in range(port, port + PORTS_TRIED_MAX - 1):
+            try:
+                return await super().listen(f"{host}:{candidate}", endpoint)
+            except ConnectFailed as error:
+                if not error.refused:
+                    raise
+        return await super().listen(f"{host}:{port + PORTS_TRIED_MAX - 1}", endpoint)
+
+
 def discovery_on(key: ClusterKey, interfaces: Sequence[str], *, enabled: bool) -> Discovery:
     """Return discovery on `interfaces` (none: those of the LAN), or none at all."""
     return ZeroconfDiscovery(key, interfaces) if enabled else NoDiscovery()
 
 
-async def build_node_world(key: ClusterKey, home: Path, discovery: Discovery) -> tuple[Env, Home, RealStorage]:
+async def build_node_world(key: ClusterKey, home: Path, discovery: Discovery, *, any_port: bool) -> tuple[Env, Home, RealStorage]:
     """Open the data folder of `home` and return the node's world and identity, and the folder.
+
+    With `any_port` a port that is taken is no fault.
 
     Raises: WrongUsage when the folder is in use, of a newer format or of another cluster, ShoalError, StorageFailed.
     """
@@ -53,7 +79,7 @@ async def build_node_world(key: ClusterKey, home: Path, discovery: Discovery) ->
     entropy = RealEntropy()
     identity = await open_home(storage, entropy)
     env = Env(
-        network=RealNetwork(key, identity.seed),
+        network=(NextPortNetwork if any_port else RealNetwork)(key, identity.seed),
         storage=storage,
         wall_clock=RealWallClock(),
         entropy=entropy,

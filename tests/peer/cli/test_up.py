@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from peer.cli.world import PORTS_TRIED_MAX, NextPortNetwork
+from peer.errors import ConnectFailed
+from peer.real.keys import new_key
+
 SECONDS = 20.0
 FAILING_DISK = """
 import errno, os, sys
@@ -153,6 +157,18 @@ def test_a_first_start_that_fails_leaves_no_key_that_would_look_like_a_given_one
         assert "a new cluster" not in err
     with up(home) as node:
         assert node.ready()[1] == 1
+
+
+async def test_a_node_that_was_given_no_port_takes_the_next_one_that_is_free() -> None:
+    network = NextPortNetwork(new_key(), bytes(32))
+    first = await network.listen("127.0.0.1:0", lambda: None)
+    second = await network.listen(first.addresses[0], lambda: None)
+    port, next_port = (int(address.rpartition(":")[2]) for address in (first.addresses[0], second.addresses[0]))
+    assert port < next_port < port + PORTS_TRIED_MAX
+    for listener in (first, second):
+        await listener.close()
+    with pytest.raises(ConnectFailed, match=r"192\.0\.2\.1:7400"):  # for another reason than that it is taken
+        await network.listen("192.0.2.1:7400", lambda: None)
 
 
 @pytest.mark.parametrize("address", ["foo", "127.0.0.1:99999", "127.0.0.1:22x", ":7400"])

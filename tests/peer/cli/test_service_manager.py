@@ -2,15 +2,20 @@
 
 import asyncio
 import os
+import re
+import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from test_up import up  # it lies beside this one
 
+import peer.cli.service_manager
 from peer.cli.service_manager import ServiceManager
+from peer.errors import NotAllowed, StorageFailed, WrongUsage
 from peer.node import MembersChanged, Notice, Ready
 from protocol.identity import NodeId
 
@@ -76,3 +81,24 @@ def test_a_node_says_that_it_serves_lives_and_stops(manager: tuple[str, socket.s
             said = heard.recv(4096)
         code, err = node.ends()
         assert code == 0, err
+
+
+UNIT = Path(peer.cli.service_manager.__file__).parents[1] / "systemd" / "shoal.service"
+
+
+def test_the_unit_does_not_start_a_node_again_that_somebody_has_to_look_after() -> None:
+    text = UNIT.read_text(encoding="utf-8")
+    codes = re.search(r"^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)
+    assert codes is not None
+    assert {int(code) for code in codes[1].split()} == {WrongUsage.exit_code, NotAllowed.exit_code, StorageFailed.exit_code}
+    assert "Type=notify\n" in text
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd")
+def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
+    text = UNIT.read_text(encoding="utf-8")
+    assert "ExecStart=/usr/local/bin/shoal up" in text
+    (tmp_path / "shoal.service").write_text(text.replace("/usr/local/bin/shoal", shutil.which("true") or ""))
+    command = ["systemd-analyze", "verify", str(tmp_path / "shoal.service")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert "shoal.service" not in done.stderr  # it may find fault with other units of the machine

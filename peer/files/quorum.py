@@ -102,20 +102,29 @@ async def collect(
             if not task.done() and not finish:
                 task.cancel()
             if not task.done() or (tasks[task] not in answers and tasks[task] not in failures):
-                _lingering.add(task)
-                task.add_done_callback(_forget)
+                _let_linger(loop, task)
     for node in nodes:
         if node not in answers and node not in failures:
             failures[node] = TimeoutError("no answer in time")
     return answers, failures
 
 
-_lingering: set[asyncio.Task[Any]] = set()
-"""What `collect` has left behind; each ends by its own timeout."""
+_lingering: dict[asyncio.AbstractEventLoop, set[asyncio.Task[Any]]] = {}
+"""What `collect` has left behind, for each loop; each ends by its own timeout, or with its loop."""
+
+
+def _let_linger(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Any]") -> None:
+    """Keep a task that nobody waits for any more alive until it has ended."""
+    if loop not in _lingering:
+        for ended in [each for each in _lingering if each.is_closed()]:
+            del _lingering[ended]  # what a machine without power has left behind never ends
+        _lingering[loop] = set()
+    _lingering[loop].add(task)
+    task.add_done_callback(_forget)
 
 
 def _forget(task: asyncio.Task[Any]) -> None:
-    _lingering.discard(task)
+    _lingering.get(task.get_loop(), set()).discard(task)
     if not task.cancelled():
         task.exception()  # nobody waits for it any more
 

@@ -1,6 +1,8 @@
 """Asking many at once: enough answers end it, nothing that came too late makes a noise, and what contradicts itself is no vote."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -237,3 +239,28 @@ async def test_votes_that_differ_are_merged_and_only_those_without_the_merge_are
     assert await read_row(access, "/d/f") == NEW
     assert set(access.merged) <= {A, C}
     assert access.merged
+
+
+def test_what_is_left_behind_ends_with_its_loop() -> None:
+    async def leave_behind() -> "weakref.ref[asyncio.Task[NodeId]]":
+        asked: list[asyncio.Task[NodeId]] = []
+
+        async def ask(node: NodeId) -> NodeId:
+            task = asyncio.current_task()
+            assert task is not None
+            if node == B:
+                asked.append(task)
+                await asyncio.get_running_loop().create_future()
+            return node
+
+        await collect([B, A], ask, lambda answers: len(answers) == 1, 5.0, finish=True)
+        return weakref.ref(asked.pop())
+
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    left = first.run_until_complete(leave_behind())
+    assert left() is not None
+    first.close()
+    second.run_until_complete(leave_behind())
+    second.close()
+    gc.collect()
+    assert left() is None

@@ -18,8 +18,9 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# More seeds than `make test`, which has thirty of each scenario.
 sim: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n auto tests/sims
+	SHOAL_SEEDS=100 $(BIN)/python -m pytest -n auto tests/sims
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -s tests/bench

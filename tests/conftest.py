@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,11 @@ for name, repeatable in (("explore", False), ("repeat", True)):
         name, deadline=None, print_blob=True, derandomize=repeatable, suppress_health_check=[HealthCheck.too_slow]
     )
 settings.load_profile(os.environ.get("SHOAL_PROPERTIES", "explore"))
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Who starts the tests in the background of a shell has them ignore interrupts, and with them every process that they interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_asyncio_loop_factories(

@@ -9,10 +9,11 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed
 	$(BIN)/shoal demo
 
-# tests/lan measures times on three real hosts, so nothing else runs beside it.
+# tests/lan measures times on three real hosts, so nothing else runs beside it. The last step is the wheel, on the other Pythons of this machine.
 test: check
 	$(BIN)/python -m pytest -n auto --ignore tests/lan --ignore tests/bench
 	$(BIN)/python -m pytest tests/lan
+	.ci/pythons
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from peer.errors import StorageFailed, StoreCorrupt
+from peer.real.threads import Outcome, settle
 from peer.seams import Delete, Put
 
 GROUP_MAX = 256
@@ -40,7 +41,6 @@ _OF_THE_MACHINE = frozenset(
 """Errors that say nothing of what is in the file: taking them for damage would give up an identity."""
 
 _Work = tuple[str, Callable[[sqlite3.Connection], Any], "asyncio.Future[Any]"]
-_Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
 class SqliteKV:
@@ -132,7 +132,7 @@ class SqliteKV:
 
     def _do(self, works: list[_Work]) -> None:
         """Serve one group: reads first, they were asked of what is durable; then all writes in one transaction."""
-        outcomes: list[_Outcome] = []
+        outcomes: list[Outcome] = []
         writes = []
         for each in works:
             kind, work, future = each
@@ -165,25 +165,15 @@ class SqliteKV:
             pass
         self._tell([(future, None, self._failure) for _, _, future in writes])
 
-    def _tell(self, outcomes: list[_Outcome]) -> None:
+    def _tell(self, outcomes: list[Outcome]) -> None:
         if outcomes:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(_settle, outcomes)
+                self._loop.call_soon_threadsafe(settle, outcomes)
 
     def _fail(self, error: sqlite3.Error) -> StorageFailed:
         if self._failure is None:
             self._failure = StorageFailed(f"{self._path}: {error}: this node stops; check the disk, then start it again")
         return self._failure
-
-
-def _settle(outcomes: list[_Outcome]) -> None:
-    for future, result, error in outcomes:
-        if future.done():
-            continue
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
 
 
 def _corrupt(reason: str) -> sqlite3.DatabaseError:

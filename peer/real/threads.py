@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
+"""Of one piece of work: who waits, the result, or the error."""
 _Item = tuple["_Outbox", "asyncio.Future[Any]", Callable[[], Any]]
 
 
@@ -52,7 +54,7 @@ class _Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lock = threading.Lock()
-        self._outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        self._outcomes: list[Outcome] = []
 
     def add(self, future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
         """Hand over what came of one piece of work."""
@@ -66,13 +68,18 @@ class _Outbox:
     def _deliver(self) -> None:
         with self._lock:
             outcomes, self._outcomes = self._outcomes, []
-        for future, result, error in outcomes:
-            if future.done():
-                continue  # whoever waited was cancelled
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+        settle(outcomes)
+
+
+def settle(outcomes: list[Outcome]) -> None:
+    """Tell those who wait what came of their work. To be called on their loop."""
+    for future, result, error in outcomes:
+        if future.done():
+            continue  # whoever waited was cancelled
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
 
 
 def _work_off(items: "queue.SimpleQueue[_Item | None]") -> None:

@@ -63,15 +63,17 @@ class RowShipper:
         await parcel.arrived
 
     async def _send_all(self, way: _Way, queue: _Queue) -> None:
+        batch: list[_Parcel] = []
         try:
             while queue.waiting:
                 batch = _first_that_fit(queue.waiting)
                 del queue.waiting[: len(batch)]
                 await self._send(way, batch)
+        except Exception as error:  # a bug: it is not to end here, but with those who wait, and through them with the node
+            _fail([*batch, *queue.waiting], error)
+            raise
         finally:
             del self._queues[way]
-            for parcel in queue.waiting:
-                parcel.arrived.cancel()
 
     async def _send(self, way: _Way, batch: list[_Parcel]) -> None:
         message = RowMerge(milliseconds(TRY_SECONDS), way.partition, way.stamp, tuple(parcel.row for parcel in batch))
@@ -82,14 +84,18 @@ class RowShipper:
                 for parcel in batch:
                     await self._send(way, [parcel])
                 return
-            for parcel in batch:
-                if not parcel.arrived.done():
-                    parcel.arrived.set_exception(error)
+            _fail(batch, error)
         else:
             assert isinstance(reply.message, Done)
             for parcel in batch:
                 if not parcel.arrived.done():
                     parcel.arrived.set_result(None)
+
+
+def _fail(parcels: list[_Parcel], error: Exception) -> None:
+    for parcel in parcels:
+        if not parcel.arrived.done():
+            parcel.arrived.set_exception(error)
 
 
 def _first_that_fit(waiting: list[_Parcel]) -> list[_Parcel]:

@@ -103,6 +103,16 @@ async def test_what_is_wrong_with_the_replica_fails_all_and_it_is_not_asked_agai
     assert replica.asked == [["/first", "/a", "/b"]]
 
 
+async def test_a_bug_reaches_everybody_whose_row_it_concerns() -> None:
+    def judge(message: RowMerge) -> None:
+        raise AssertionError("a bug")
+
+    replica = Replica(judge)
+    async with asyncio.timeout(2.0):
+        results = await ship_all(replica, [row("first"), row("a")])
+    assert [type(result) for result in results] == [AssertionError] * 2
+
+
 async def test_whoever_is_cancelled_leaves_its_row_on_its_way() -> None:
     replica = Replica()
     shipper = RowShipper(replica)  # type: ignore[arg-type]

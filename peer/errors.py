@@ -128,15 +128,17 @@ class ConnectFailed(Exception):
 class DiskError(Exception):
     """A file operation failed, harmlessly for what is stored: not found, no space, ...
 
-    Attributes: path, reason, and `full` when there is no space.
+    Attributes: path, reason, and `full` when there is no space, `missing` when there is no such file, `damaged` when the file is there
+    and what it contains cannot be read any more.
     """
 
-    def __init__(self, path: str, reason: str, *, full: bool = False, missing: bool = False) -> None:
+    def __init__(self, path: str, reason: str, *, full: bool = False, missing: bool = False, damaged: bool = False) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
         self.full = full
         self.missing = missing
+        self.damaged = damaged
 
 
 class StoreCorrupt(Exception):

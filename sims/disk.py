@@ -1,24 +1,34 @@
-"""A disk that keeps what was synced, and of the rest what the seed chooses.
+"""A disk that keeps what was synced, and of the rest what the seed chooses; and that can fail in the ways of real ones.
 
 Model: a file is content; a folder is names. Content is durable after `sync` of the file, a name (new, replaced, removed) after
-`sync_directories` with its folder. At a crash every file whose content was not synced keeps its old content, a torn prefix of the
-new, or all of it, and every unsynced name falls either way by itself: no order between them is promised, as on a real file system.
+`sync_directories` with its folder. When power fails, every file whose content was not synced keeps its old content, the new one, a
+beginning of the new one, or of each sector of 512 bytes the old, the new or garbage; and every unsynced name falls either way by itself: no
+order between them is promised, as on a real file system. When only the process dies, everything written stays.
+
+Faults: a sync that fails (what was pending is dropped, and the disk fails until the next start), a disk that lies (syncs do nothing), that
+is slow, that is full, that puts what it writes in another place, a file whose bits flip or that cannot be read. `DiskState` knows what
+was damaged, so that a judge can tell damage from a bug.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from peer.errors import DiskError, StorageFailed
 from protocol.hashing import Buffer
+from sims.loop import current_host
+from sims.trace import Trace
 
 LATENCY_SECONDS = (0.00005, 0.002)
 TOTAL_BYTES = 1 << 40
+SECTOR_BYTES = 512
 
 
 @dataclass(slots=True)
-class _File:
+class SimFile:
+    """One file: what a read returns, and what survives the loss of power."""
+
     content: bytes = b""
     durable: bytes = b""
 
@@ -26,19 +36,33 @@ class _File:
 class DiskState:
     """What is on one machine's disk: it outlives the processes that use it."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, trace: Trace | None = None) -> None:
         self.random = random
-        self.names: dict[str, _File] = {}
-        self.durable_names: dict[str, _File] = {}
+        self.trace = trace if trace is not None else Trace()
+        self.names: dict[str, SimFile] = {}
+        self.durable_names: dict[str, SimFile] = {}
         self.folders: dict[str, None] = {"": None}
         self.total_bytes = TOTAL_BYTES
+        self.slowness = 1.0
+        """Every operation takes so many times as long."""
         self.sync_fails = False
         """Whether the next sync meets an input or output error."""
+        self.is_lying = False
+        """Whether syncs return without having done anything."""
+        self.misdirects = 0
+        """So many of the next files of chunks are written over another one."""
+        self.unreadable: dict[int, SimFile] = {}
+        """Files that cannot be read, by identity."""
+        self.damaged: dict[int, SimFile] = {}
+        """Files that were changed behind the node's back."""
         self.failure: StorageFailed | None = None
+        self.steps_left: int | None = None
+        """After so many operations power fails; None: not by itself."""
+        self.on_power_cut: Callable[[], None] = lambda: None
 
-    def crash(self) -> None:
-        """Lose power."""
-        survivors: dict[str, _File] = {}
+    def power_cut(self) -> None:
+        """Lose what was not synced, or a part of it."""
+        survivors: dict[str, SimFile] = {}
         for path in sorted({*self.names, *self.durable_names}):
             now, before = self.names.get(path), self.durable_names.get(path)
             file = now if now is before or self.random.random() < 0.5 else before
@@ -47,26 +71,63 @@ class DiskState:
         for file in {id(file): file for file in survivors.values()}.values():
             if file.content != file.durable:
                 file.content = file.durable = self._torn(file)
-        self.failure = None
         self.names = dict(survivors)
         self.durable_names = dict(survivors)
+        self.restart()
 
-    def rot(self, name: str, random: Random) -> None:
-        """Flip one bit of the file `name`, in whatever folder it lies."""
-        (file,) = [file for path, file in self.names.items() if path.rpartition("/")[2] == name]
-        file.content = file.durable = flipped(file.content, random)
+    def restart(self) -> None:
+        """Be used by another process."""
+        self.failure = None
+        self.sync_fails = False
+        self.steps_left = None
 
-    def _torn(self, file: _File) -> bytes:
+    def damage(self, path: str, random: Random, *, unreadable: bool = False) -> None:
+        """Flip one bit of a file, or let it be unreadable."""
+        file = self.names[path]
+        self.damaged[id(file)] = file
+        if unreadable:
+            self.unreadable[id(file)] = file
+        elif file.content:
+            file.content = file.durable = flipped(file.content, random)
+
+    def chunk_files(self) -> list[str]:
+        """Return the paths of all files of chunks, sorted."""
+        return sorted(path for path in self.names if path.startswith("c/"))
+
+    def take_step(self) -> bool:
+        """Count an operation; return whether power fails before it."""
+        if self.steps_left is None:
+            return False
+        self.steps_left -= 1
+        if self.steps_left > 0:
+            return False
+        self.steps_left = None
+        self.on_power_cut()
+        return True
+
+    def _torn(self, file: SimFile) -> bytes:
         choice = self.random.random()
-        if choice < 0.4:
+        if choice < 0.3:
             return file.durable
-        if choice < 0.6:
+        if choice < 0.45:
             return file.content
-        return file.content[: self.random.randrange(len(file.content) + 1)]
+        if choice < 0.6:
+            return file.content[: self.random.randrange(len(file.content) + 1)]
+        sectors = []
+        for begin in range(0, len(file.content), SECTOR_BYTES):
+            fate = self.random.random()
+            new = file.content[begin : begin + SECTOR_BYTES]
+            if fate < 0.4:
+                sectors.append(new)
+            elif fate < 0.8:
+                sectors.append(file.durable[begin : begin + len(new)].ljust(len(new), b"\0"))
+            else:
+                sectors.append(self.random.randbytes(len(new)))
+        return b"".join(sectors)
 
 
 class SimDisk:
-    """`peer.seams.Disk` of one process."""
+    """`peer.seams.Disk` of one machine."""
 
     def __init__(self, state: DiskState) -> None:
         self._state = state
@@ -74,27 +135,36 @@ class SimDisk:
     async def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """Return bytes of a file."""
         await self._take_time()
-        content = self._file(path).content
-        return content[offset:] if length is None else content[offset : offset + length]
+        file = self._file(path)
+        if id(file) in self._state.unreadable:
+            self._note("read-error", path)
+            raise DiskError(path, "input/output error", damaged=True)
+        return file.content[offset:] if length is None else file.content[offset : offset + length]
 
     async def write(self, path: str, parts: Sequence[Buffer]) -> None:
         """Create or replace a file."""
         content = b"".join(parts)
         await self._take_time()
         self._check_folder(path)
-        file = self._state.names.get(path)
+        state = self._state
+        file = state.names.get(path)
         if len(content) - (len(file.content) if file is not None else 0) > self._free():
             raise DiskError(path, "no space left", full=True)
         if file is None:
-            file = self._state.names[path] = _File()
+            file = state.names[path] = SimFile()
         file.content = content
+        state.unreadable.pop(id(file), None)
+        state.damaged.pop(id(file), None)
+        self._note("write", path, bytes=len(content))
 
     async def sync(self, path: str) -> None:
         """Make content durable."""
         await self._take_time()
         file = self._file(path)
-        self._check_sync(path)
-        file.durable = file.content
+        self._check_sync(path, file)
+        if not self._state.is_lying:
+            file.durable = file.content
+        self._note("sync", path)
 
     async def rename(self, source: str, target: str) -> None:
         """Rename a file."""
@@ -103,6 +173,8 @@ class SimDisk:
         file = self._file(source)
         del self._state.names[source]
         self._state.names[target] = file
+        self._misdirect(target, file)
+        self._note("rename", target)
 
     async def place(self, temporary: str, path: str, parts: Sequence[Buffer]) -> None:
         """Write, sync, rename; power may fail between any two."""
@@ -120,17 +192,21 @@ class SimDisk:
         state = self._state
         if path not in state.folders:
             raise DiskError(path, "no such folder", missing=True)
-        self._check_sync(path)
+        self._check_sync(path, None)
+        if state.is_lying:
+            return
         for name in [name for name in state.durable_names if _folder_of(name) == path and name not in state.names]:
             del state.durable_names[name]
         for name, file in state.names.items():
             if _folder_of(name) == path:
                 state.durable_names[name] = file
+        self._note("sync-folder", path)
 
     async def remove(self, path: str) -> None:
         """Remove a file."""
         await self._take_time()
-        self._state.names.pop(path, None)
+        if self._state.names.pop(path, None) is not None:
+            self._note("remove", path)
 
     async def make_directory(self, path: str) -> None:
         """Create a folder; folders are durable at once in this model."""
@@ -153,23 +229,46 @@ class SimDisk:
         return self._state.total_bytes, self._free()
 
     async def _take_time(self) -> None:
+        state = self._state
         self._check_failure()
-        await asyncio.sleep(self._state.random.uniform(*LATENCY_SECONDS))
+        if state.take_step():
+            await asyncio.get_running_loop().create_future()  # power is gone
+        await asyncio.sleep(state.random.uniform(*LATENCY_SECONDS) * state.slowness)
         self._check_failure()
 
     def _check_failure(self) -> None:
         if self._state.failure is not None:
             raise self._state.failure
 
-    def _check_sync(self, path: str) -> None:
-        if self._state.sync_fails:
-            self._state.failure = StorageFailed(f"{path}: input/output error")
-            raise self._state.failure
+    def _check_sync(self, path: str, file: SimFile | None) -> None:
+        state = self._state
+        if state.sync_fails:
+            if file is not None:
+                file.content = file.durable  # the kernel marks the pages clean and forgets them
+            state.failure = StorageFailed(f"{path}: input/output error")
+            self._note("sync-error", path)
+            raise state.failure
+
+    def _misdirect(self, path: str, file: SimFile) -> None:
+        """Let what was written for one chunk lie in the place of another one."""
+        state = self._state
+        if not state.misdirects or not path.startswith("c/"):
+            return
+        others = [other for other in state.chunk_files() if other != path]
+        if not others:
+            return
+        state.misdirects -= 1
+        victim = state.names[others[state.random.randrange(len(others))]]
+        victim.content = victim.durable = file.content
+        file.content = file.durable = state.random.randbytes(len(file.content))
+        for damaged in (victim, file):
+            state.damaged[id(damaged)] = damaged
+        self._note("misdirected", path)
 
     def _free(self) -> int:
         return max(0, self._state.total_bytes - sum(len(file.content) for file in self._state.names.values()))
 
-    def _file(self, path: str) -> _File:
+    def _file(self, path: str) -> SimFile:
         file = self._state.names.get(path)
         if file is None:
             raise DiskError(path, "no such file", missing=True)
@@ -179,12 +278,21 @@ class SimDisk:
         if _folder_of(path) not in self._state.folders:
             raise DiskError(path, "no such folder", missing=True)
 
+    def _note(self, kind: str, path: str, **fields: int | str) -> None:
+        self._state.trace.note(current_host(), kind, path=short_path(path), **fields)
+
 
 def flipped(data: bytes, random: Random) -> bytes:
     """Return `data` with one bit changed."""
     changed = bytearray(data)
     changed[random.randrange(len(changed))] ^= 1 << random.randrange(8)
     return bytes(changed)
+
+
+def short_path(path: str) -> str:
+    """Return a path as a trace has it: ids of chunks are long."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{name[:12]}" if folder else name[:24]
 
 
 def _folder_of(path: str) -> str:

@@ -5,14 +5,18 @@ from collections.abc import Callable
 from random import Random
 from typing import TypeVar
 
+from sims.loop import current_host
+from sims.trace import Trace
+
 T = TypeVar("T")
 
 
 class SimFaults:
     """`peer.seams.Faults`: a share of the labels is active in a run, and then now and then."""
 
-    def __init__(self, random: Random, *, label_share: float, call_share: float) -> None:
+    def __init__(self, random: Random, trace: Trace, *, label_share: float, call_share: float) -> None:
         self._random = random
+        self._trace = trace
         self._label_share = label_share
         self._call_share = call_share
         self._active: dict[str, bool] = {}
@@ -21,7 +25,11 @@ class SimFaults:
         """Return True rarely, and only for labels that this run has drawn."""
         if label not in self._active:
             self._active[label] = self._random.random() < self._label_share
-        return self._active[label] and self._random.random() < self._call_share
+        if not self._active[label] or self._random.random() >= self._call_share:
+            return False
+        self._trace.labels[label] += 1
+        self._trace.note(current_host(), "sometimes", label=label)
+        return True
 
 
 class SimCompute:

@@ -8,32 +8,50 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from sims.loop import SimLoop, context_of
+from sims.trace import Trace
 
 HIGH_WATER_BYTES = 64 * 1024
 SEGMENT_BYTES_MAX = 256 * 1024
 SMALL_SHARE = 0.25
 SMALL_BYTES_MAX = 64
 """A share of the pieces is so small that frames are cut within their headers."""
-STALL_RETRY_SECONDS = 0.05
-"""A stalled direction looks again after so long whether its link is whole."""
+
+
+class Wire(Protocol):
+    """What lies between two hosts."""
+
+    trace: Trace
+
+    def latency(self, source: str, target: str) -> float:
+        """Return the delay of the next piece."""
+
+    def rate(self, source: str, target: str) -> float | None:
+        """Return the bytes per second, None for any number."""
+
+    def is_cut(self, source: str, target: str) -> bool:
+        """Return whether bytes are stalled."""
+
+    def when_mended(self, source: str, target: str, callback: Callable[[], None]) -> None:
+        """Call back once bytes are stalled no more."""
 
 
 class SimTransport(asyncio.Transport):
     """One end of a connection."""
 
-    def __init__(self, loop: SimLoop, random: Random, host: str, latency: Callable[[], float]) -> None:
+    def __init__(self, loop: SimLoop, random: Random, host: str, peer_host: str, wire: Wire) -> None:
         super().__init__()
         self._loop = loop
         self._random = random
-        self._latency = latency
+        self._wire = wire
         self._context = context_of(host)
         self.host = host
+        self.peer_host = peer_host
         self.peer: SimTransport
-        self.is_cut: Callable[[], bool] = lambda: False
-        """Whether bytes from here to the peer are stalled."""
+        self._is_forgotten = False
+        """Whether the peer's machine has begun a new life, and answers what is sent here with a reset."""
         self._protocol: asyncio.BufferedProtocol
         self._outgoing: deque[memoryview] = deque()
         self._buffered = 0
@@ -110,7 +128,7 @@ class SimTransport(asyncio.Transport):
         if not self._lost:
             self._closing = True
             self._lose(None)
-            self._loop.call_later(self._latency(), self._reset_peer, context=self.peer._context)
+            self._later(self._reset_peer)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the protocol."""
@@ -131,34 +149,61 @@ class SimTransport(asyncio.Transport):
         """The other host is gone: this end notices."""
         self._lose(ConnectionResetError("reset by the peer"))
 
+    def be_forgotten(self) -> None:
+        """The peer's machine has lost its power and has it again: the next piece that goes there is answered by a reset."""
+        self._is_forgotten = True
+        if self._outgoing or self._closing:
+            self._expect_reset()
+
+    def _expect_reset(self) -> None:
+        delay = self._wire.latency(self.host, self.peer_host) + self._wire.latency(self.peer_host, self.host)
+        self._loop.call_later(delay, self.reset, context=self._context)
+
+    def _later(self, callback: Any, *arguments: Any) -> None:
+        """Call after the delay of a piece, as the other host."""
+        delay = self._wire.latency(self.host, self.peer_host)
+        self._loop.call_later(delay, callback, *arguments, context=self.peer._context)
+
     def _pump(self) -> None:
         """Have the next piece travel, one at a time per direction so that order is kept."""
         if self._pumping or self._lost or (not self._outgoing and not self._closing):
             return
+        if self._is_forgotten:
+            self._expect_reset()
+            return
         self._pumping = True
-        self._loop.call_later(self._latency(), self._travel, context=self.peer._context)
+        random = self._random.random
+        budget = 1 + int(random() * (SEGMENT_BYTES_MAX if random() > SMALL_SHARE else SMALL_BYTES_MAX))
+        delay = self._wire.latency(self.host, self.peer_host)
+        rate = self._wire.rate(self.host, self.peer_host)
+        if rate is not None:
+            budget = min(budget, max(1, int(rate / 4)))
+            delay += min(budget, self._buffered) / rate
+        self._loop.call_later(delay, self._travel, budget, context=self.peer._context)
 
-    def _travel(self) -> None:
+    def _travel(self, budget: int) -> None:
         self._pumping = False
         if self._lost:
             return
-        if self.is_cut():
+        if self._wire.is_cut(self.host, self.peer_host):
             self._pumping = True
-            self._loop.call_later(STALL_RETRY_SECONDS, self._travel, context=self.peer._context)
+            self._wire.when_mended(self.host, self.peer_host, lambda: self._later(self._travel, budget))
+            return
+        if self.peer._lost:
+            self._pumping = True  # nobody takes it, and the reset that says so is on its way
             return
         if self._outgoing:
             if self.peer._reading_paused:
                 return
-            self._deliver()
+            self._deliver(budget)
         if self._outgoing:
             self._pump()
         elif self._closing:
             self.peer._lose(None)
             self._loop.call_soon(self._lose, None, context=self._context)
 
-    def _deliver(self) -> None:
-        """Give the peer some of what has arrived, in pieces of the seed's choice."""
-        budget = self._random.randint(1, SEGMENT_BYTES_MAX if self._random.random() > SMALL_SHARE else SMALL_BYTES_MAX)
+    def _deliver(self, budget: int) -> None:
+        """Give the peer so many bytes at most of what has arrived."""
         delivered = 0
         while self._outgoing and budget > 0 and not self.peer._lost and not self.peer._reading_paused:
             target = memoryview(self.peer._protocol.get_buffer(min(self._buffered - delivered, budget)))[:budget]
@@ -167,6 +212,7 @@ class SimTransport(asyncio.Transport):
             delivered += count
             self.peer._protocol.buffer_updated(count)
         self._buffered -= delivered
+        self._wire.trace.note(self.peer_host, "bytes", frm=self.host, count=delivered)
         if self._writing_paused and self._buffered <= self._low:
             self._writing_paused = False
             self._loop.call_soon(self._resume, context=self._context)
@@ -188,8 +234,8 @@ class SimTransport(asyncio.Transport):
             self._protocol.resume_writing()
 
     def _reset_peer(self) -> None:
-        if self.is_cut():
-            self._loop.call_later(STALL_RETRY_SECONDS, self._reset_peer, context=self.peer._context)
+        if self._wire.is_cut(self.host, self.peer_host):
+            self._wire.when_mended(self.host, self.peer_host, lambda: self._later(self._reset_peer))
         else:
             self.peer.reset()
 
@@ -198,4 +244,7 @@ class SimTransport(asyncio.Transport):
             return
         self._lost = self._closing = True
         self._outgoing.clear()
+        self._buffered = 0
+        if error is not None:
+            self._wire.trace.note(self.host, "reset", by=self.peer_host)
         self._loop.call_soon(self._protocol.connection_lost, error, context=self._context)

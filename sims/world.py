@@ -1,7 +1,7 @@
 """Machines, nodes and clients on one simulated LAN: the node is the one that ships, only its `Env` is not.
 
-A *machine* has a disk and a clock and outlives its processes; a *host* is one process on it, `name#number`. A crash kills the host and
-takes the power from the disk; a restart is a new host on the same disk.
+A *machine* has a disk and a clock and outlives its processes; a *host* is one process on it, `name#number`. A crash takes the power from a
+machine: its host is gone, and of its disk what was not synced. A kill ends the process alone. A restart is a new host on the same disk.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from peer.config import NodeConfig
+from peer.errors import StorageFailed
 from peer.files.operations import Operations
 from peer.node import Node, NodeEvent
 from peer.seams import ClientEnv, Env
@@ -23,13 +24,16 @@ from sims.discovery import Airwaves, SimDiscovery
 from sims.entropy import SimEntropy
 from sims.faults import SimCompute, SimFaults
 from sims.kv import SimStorage
-from sims.loop import SimLoop, context_of
+from sims.loop import WORLD, SimLoop, context_of
 from sims.network import Lan, SimNetwork
+from sims.seal import sealed
+from sims.trace import Trace
 
 T = TypeVar("T")
 
 PORT = 7400
 SECONDS_MAX = 600.0
+CONNECT_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -41,29 +45,42 @@ class Machine:
     clock: SimWallClock
     starts: int = 0
     host: str = ""
+    """The process that runs, or that ran last."""
     node: Node | None = None
+    is_up: bool = False
+    """Whether a process runs, also one that has not come as far as to be a node."""
     events: list[NodeEvent] = field(default_factory=list)
 
 
 class World:
     """One run: everything that is not computed follows from the seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, trace: Trace | None = None, *, label_share: float = 0.25, call_share: float = 0.05) -> None:
+        """`label_share` of the places that ask `Faults.sometimes` are active in this run, and then say yes in `call_share` of the cases."""
         self.seed = seed
         self.random = Random(f"world {seed}")
         self.loop = SimLoop(Random(f"order {seed}"))  # type: ignore[abstract]  # what is missing leads out of the world
-        self.lan = Lan(self.loop, Random(f"network {seed}"))
+        self.trace = trace if trace is not None else Trace()
+        self.trace.now = lambda: self.loop.nanoseconds
+        self.lan = Lan(self.loop, Random(f"network {seed}"), self.trace)
         self.airwaves = Airwaves(Random(f"discovery {seed}"))
         self.machines: dict[str, Machine] = {}
-        self._clients = 0
+        self.clients: list[str] = []
+        """Hosts of the clients that were made."""
+        self.on_stopped: Callable[[str], None] = lambda name: None
+        """Told the machine whose node has stopped because its storage failed."""
+        self._label_share = label_share
+        self._call_share = call_share
 
     def run(self, scenario: "Callable[[World], Coroutine[Any, Any, T]]", *, seconds_max: float = SECONDS_MAX) -> T:
         """Run a scenario to its end.
 
-        Raises: what the scenario raised; AssertionError when anything in the world failed unnoticed.
+        Raises: what the scenario raised; AssertionError when anything in the world failed unnoticed; EscapedSimulation when
+        something in it asked for the real one.
         """
         try:
-            result = self.loop.run(scenario(self), seconds_max=seconds_max)
+            with sealed():
+                result = self.loop.run(scenario(self), seconds_max=seconds_max)
             assert not self.loop.failures, self.loop.failures
             return result
         finally:
@@ -82,30 +99,51 @@ class World:
         await asyncio.gather(*(self.start(name) for name in names))
         await self.members(len(names))
 
-    async def start(self, name: str, *, found: bool = False) -> Node:
-        """Start a node on machine `name`, for the first time or again."""
+    def machine(self, name: str) -> Machine:
+        """Return the machine `name`, which is there from the moment somebody asks for it."""
         machine = self.machines.get(name)
         if machine is None:
-            storage = SimStorage(Random(f"disk {self.seed} {name}"))
+            storage = SimStorage(Random(f"disk {self.seed} {name}"), self.trace)
+            storage.state.on_power_cut = lambda: self.crash(name)
             machine = self.machines[name] = Machine(name, storage, SimWallClock(self.random.randrange(-5000, 5000)))
-        assert machine.node is None, f"{name} runs already"
+        return machine
+
+    async def start(self, name: str, *, found: bool = False) -> Node:
+        """Start a node on machine `name`, for the first time or again. Never returns if the machine loses its power meanwhile.
+
+        Raises: StorageFailed.
+        """
+        machine = self.machine(name)
+        assert not machine.is_up, f"{name} runs already"
         machine.starts += 1
         machine.host = f"{name}#{machine.starts}"
-        machine.node = await self.on(machine.host, lambda: self._boot(machine, found))
+        machine.is_up = True
+        self.lan.power_on(name)
+        self.trace.note(machine.host, "start")
+        try:
+            machine.node = await self.on(machine.host, lambda: self._boot(machine, found))
+        except StorageFailed:
+            self.kill(name)
+            raise
         return machine.node
 
-    def crash(self, name: str) -> None:
-        """Take the power from a machine, whether its node runs or is about to: then `start` never returns."""
-        machine = self.machines[name]
-        assert machine.host, f"{name} was never started"
-        self.loop.kill(machine.host)
+    def crash(self, name: str, *, silent: bool = False) -> None:
+        """Take the power from a machine, whether its node runs or is about to: then `start` never returns.
+
+        Whoever is connected sees a reset, or with `silent` nothing at all.
+        """
+        machine = self._end(name, "power-cut")
+        self.lan.crash(machine.host, silent=silent)
+        machine.storage.power_cut()
+
+    def kill(self, name: str) -> None:
+        """End the process of a machine: what it wrote is there, synced or not, and its connections are reset."""
+        machine = self._end(name, "killed")
         self.lan.crash(machine.host)
-        self.airwaves.forget(machine.host)
-        machine.storage.crash()
-        machine.node = None
+        machine.storage.process_ended()
 
     async def restart(self, name: str) -> Node:
-        """Give a crashed machine its power back."""
+        """Give a crashed machine its power back, or a killed process its successor."""
         return await self.start(name)
 
     async def stop(self, name: str) -> None:
@@ -113,7 +151,17 @@ class World:
         machine = self.machines[name]
         node, machine.node = machine.node, None
         assert node is not None
+        self.trace.note(machine.host, "stop")
         await self.on(machine.host, node.stop)
+        machine.is_up = False
+
+    def wipe(self, name: str) -> None:
+        """Give a machine that does not run an empty disk."""
+        machine = self.machines[name]
+        assert not machine.is_up, f"{name} runs"
+        self.trace.note(machine.host, "wiped")
+        machine.storage = SimStorage(Random(f"disk {self.seed} {name} {machine.starts}"), self.trace)
+        machine.storage.state.on_power_cut = lambda: self.crash(name)
 
     def node(self, name: str) -> Node:
         """Return the node that runs on a machine."""
@@ -130,14 +178,26 @@ class World:
 
     async def client(self, *names: str) -> Operations:
         """Return a client that was given the addresses of the machines `names`, in this order, to enter the cluster by."""
-        self._clients += 1
-        host = f"client{self._clients}#1"
+        host = f"client{len(self.clients) + 1}#1"
+        self.clients.append(host)
+        return Operations(await self.session(host, *names))
+
+    async def session(self, host: str, *names: str) -> Session:
+        """Return the session of a process `host` of its own with the cluster of the machines `names`.
+
+        Raises: Unavailable.
+        """
         entropy = SimEntropy(f"{self.seed} {host}")
         network = SimNetwork(self.lan, host, node_id_of(plain_hash(host.encode())))
         env = ClientEnv(network, self.machines[names[0]].clock, entropy, SimCompute())
         addresses = [f"{name}:{PORT}" for name in names]
-        session: Session = await self.on(host, lambda: connect(env, addresses, name=host, timeout_seconds=10.0))
-        return Operations(session)
+        return await self.on(host, lambda: connect(env, addresses, name=host, timeout_seconds=CONNECT_SECONDS))
+
+    def kill_client(self, host: str) -> None:
+        """End the process of a client, whatever it was about to do."""
+        self.trace.note(host, "killed")
+        self.loop.kill(host)
+        self.lan.crash(host)
 
     # -- inside --------------------------------------------------------------
 
@@ -147,7 +207,19 @@ class World:
         async def run() -> T:
             return await work()
 
-        return await self.loop.create_task(run(), context=context_of(host))
+        task = self.loop.create_task(run(), context=context_of(host))
+        task.add_done_callback(look_at)  # who waits for it may have died meanwhile
+        return await task
+
+    def _end(self, name: str, kind: str) -> Machine:
+        machine = self.machines[name]
+        assert machine.host, f"{name} was never started"
+        self.trace.note(machine.host, kind)
+        self.loop.kill(machine.host)
+        self.airwaves.forget(machine.host)
+        machine.node = None
+        machine.is_up = False
+        return machine
 
     async def _boot(self, machine: Machine, found: bool) -> Node:
         entropy = SimEntropy(f"{self.seed} {machine.host}")
@@ -158,13 +230,32 @@ class World:
             wall_clock=machine.clock,
             entropy=entropy,
             discovery=SimDiscovery(self.airwaves, machine.host),
-            faults=SimFaults(Random(f"faults {self.seed} {machine.host}"), label_share=0.25, call_share=0.05),
+            faults=SimFaults(
+                Random(f"faults {self.seed} {machine.host}"), self.trace, label_share=self._label_share, call_share=self._call_share
+            ),
             compute=SimCompute(),
         )
         node = Node(NodeConfig(machine.name, f"{machine.name}:{PORT}", found=found), env, home, machine.events.append)
         await node.start()
+        node.failed.add_done_callback(lambda failed: self._failed(machine, failed), context=context_of(WORLD))
         return node
+
+    def _failed(self, machine: Machine, failed: "asyncio.Future[None]") -> None:
+        """The node cannot go on. A process would end now, with the exit code of a failed storage; anything else is a bug."""
+        error = failed.exception()
+        if not isinstance(error, StorageFailed):
+            self.loop.call_exception_handler({"message": f"the node of {machine.name} failed", "exception": error})
+            return
+        if not self.loop.is_dead(machine.host):
+            self.kill(machine.name)
+            self.on_stopped(machine.name)
 
     def _is_settled(self, node: Node, count: int) -> bool:
         layout = node.layouts.current
         return layout is not None and not layout.is_joint and len(layout.members) == count
+
+
+def look_at(task: "asyncio.Task[T]") -> None:
+    """Look at how a task ended that nobody may be waiting for: the loop would say that nobody did."""
+    if not task.cancelled():
+        task.exception()

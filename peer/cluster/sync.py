@@ -91,7 +91,7 @@ class Sync:
         missing = self.unsynced()
         if missing:
             await self._pull_missing(layout, missing)
-        complete = not self.unsynced()
+        complete = not missing or not self.unsynced()
         if layout.is_joint:
             await self._report(layout)
             return REPORT_SECONDS if complete else RETRY_SECONDS

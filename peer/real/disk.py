@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 THREADS = 4
 _FATAL = frozenset({errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.EUCLEAN})
+_UNREADABLE = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG})
+"""What a read of a file meets whose place on the disk has gone bad."""
 _IOV_MAX = 512
 
 
@@ -105,7 +107,13 @@ class RealDisk:
         with (self._root / path).open("rb", buffering=0) as file:
             if offset:
                 file.seek(offset)
-            return file.read(-1 if length is None else length) or b""
+            try:
+                return file.read(-1 if length is None else length) or b""
+            except OSError as error:
+                if error.errno not in _UNREADABLE:
+                    raise
+                # One bad place of the disk: nothing that was believed written elsewhere is in doubt.
+                raise DiskError(path, error.strerror or str(error), damaged=True) from None
 
     def _place(self, temporary: str, path: str, parts: Sequence[Buffer]) -> None:
         self._write(temporary, parts, durably=True)

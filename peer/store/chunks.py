@@ -147,7 +147,7 @@ class ChunkStore:
         try:
             raw = await self._disk.read(_path(chunk_id))
         except DiskError as error:
-            if not error.missing:
+            if not error.missing and not error.damaged:
                 raise
             raw = b""
         data = memoryview(raw)[HEADER_BYTES:]
@@ -257,7 +257,7 @@ class ChunkStore:
                 chunk_id = _parse_name(name)
                 if chunk_id is None or _path(chunk_id) != f"{folder}/{name}":
                     continue
-                header = await self._disk.read(_path(chunk_id), 0, HEADER_BYTES)
+                header = await self._read_header(chunk_id)
                 size = int(_HEADER.unpack_from(header)[4]) if len(header) == HEADER_BYTES else 0
                 if header != _header(chunk_id, size):
                     await self._quarantine(chunk_id)
@@ -269,6 +269,15 @@ class ChunkStore:
                 await self._disk.sync_directories([folder])  # a process may have died between its rename and its sync
                 await self._index.commit(found)
         await self._index.commit([Put(_COMPLETE, wrap(_COMPLETE, b""))])
+
+
+    async def _read_header(self, chunk_id: ChunkId) -> bytes:
+        try:
+            return await self._disk.read(_path(chunk_id), 0, HEADER_BYTES)
+        except DiskError as error:
+            if not error.damaged:
+                raise
+            return b""
 
 
 def _path(chunk_id: ChunkId) -> str:

@@ -1,0 +1,300 @@
+"""The command line of the simulator: `python -m sims`.
+
+Exit codes: 0 nothing was violated, 1 a promise was, 2 wrong usage.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from sims.oracles import Violation
+from sims.picture import picture
+from sims.plan import FAULTS, BadPlan, Plan, plan_from_json, plan_from_seed
+from sims.planted import BUGS
+from sims.reduce import reduced
+from sims.run import Outcome, run_plan, run_scenario
+from sims.scenarios import Scenario, scenarios
+from sims.summary import Summary
+from sims.trace import Trace
+
+EPILOG = """examples:
+  python -m sims                                 the failure cases that have a name
+  python -m sims bit-rot --seed 4                one of them
+  python -m sims --seeds 0..200                  the swarm: clusters of five, drawn from seeds, with everything that goes wrong
+  python -m sims --seeds 17 --picture run.html   one run, to be looked at in a browser
+  python -m sims --replay plan.json              a run that was kept, perhaps edited
+  python -m sims --planted all                   can this simulator find bugs at all?
+"""
+LAST_EVENTS = 60
+PLANTED_SEEDS = 2000
+
+
+class Usage(Exception):
+    """The command cannot be right."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except Usage as error:
+        print(f"sims: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    seeds = options.seeds if options.seeds is not None else range(0)
+    if options.planted is not None:
+        return _planted(options.planted, seeds or range(PLANTED_SEEDS), options.jobs, as_json=options.json)
+    if options.check_determinism:
+        return _check_determinism(seeds or range(50))
+    if options.replay is not None:
+        plan = _read_plan(options.replay)
+        return _one(lambda trace: run_plan(plan, trace=trace), f"--replay {options.replay}", options)
+    if options.name is not None:
+        scenario = _scenario(options.name)
+        name = f"{scenario.name} --seed {options.seed}"
+        return _one(lambda trace: run_scenario(scenario.story, options.seed, trace=trace), name, options)
+    if not seeds:
+        if options.picture or options.trace:
+            raise Usage("a picture or a trace is of one run: name a scenario, --seeds N or --replay FILE")
+        print("\n".join(f"{each.name:24} {each.text}" for each in scenarios().values()))
+        return 0
+    if len(seeds) == 1:
+        plan = plan_from_seed(seeds[0])
+        return _one(lambda trace: run_plan(plan, trace=trace), f"--seeds {seeds[0]}", options)
+    if options.picture or options.trace:
+        raise Usage("a picture or a trace is of one run: give one seed")
+    return _swarm(seeds, options.jobs, as_json=options.json)
+
+
+# -- one run -------------------------------------------------------------------
+
+
+def _one(run: Callable[[Trace], Outcome], command: str, options: argparse.Namespace) -> int:
+    is_full = options.picture is not None or options.trace is not None
+    trace = Trace(is_full=is_full)
+    outcome = run(trace)
+    if options.trace is not None:
+        options.trace.write_text("".join(f"{event.line()}\n" for event in trace.events))
+    if options.picture is not None:
+        options.picture.write_text(picture(trace, f"python -m sims {command}", outcome.violation))
+    summary = Summary()
+    summary.add(outcome)
+    if options.json:
+        print(json.dumps(summary.to_json() | {"violation": _violation_json(outcome.violation)}))
+    elif outcome.violation is not None:
+        _tell(outcome, command)
+    else:
+        print(summary.text())
+    return int(outcome.violation is not None)
+
+
+def _tell(outcome: Outcome, command: str) -> None:
+    """Print the story of a failure."""
+    violation = outcome.violation
+    assert violation is not None
+    print(f"the last {LAST_EVENTS} events:")
+    for event in list(outcome.trace.events)[-LAST_EVENTS:]:
+        print(f"  {event.line()}")
+    if outcome.plan is not None:
+        print("the plan:")
+        print("  " + outcome.plan.to_json().replace("\n", "\n  ").rstrip())
+    print(f"violated at {violation.at:.3f} s: {violation}")
+    if violation.__cause__ is not None:
+        print(f"because of {type(violation.__cause__).__name__}: {violation.__cause__}")
+    print(f"again: python -m sims {command}")
+
+
+def _violation_json(violation: Violation | None) -> dict[str, object] | None:
+    return None if violation is None else {"invariant": violation.invariant, "text": violation.text, "at": violation.at}
+
+
+# -- many runs -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What a worker sends back of one run: the trace stays where it is."""
+
+    seed: int
+    violation: Violation | None
+    summary: Summary
+
+
+def _run_seed(seed: int) -> _Result:
+    outcome = run_plan(plan_from_seed(seed))
+    summary = Summary()
+    summary.add(outcome)
+    return _Result(seed, outcome.violation, summary)
+
+
+def _swarm(seeds: range, jobs: int, *, as_json: bool) -> int:
+    total = Summary()
+    failed: list[_Result] = []
+    for result in _map(_run_seed, seeds, jobs):
+        total.join(result.summary)
+        if result.violation is not None:
+            failed.append(result)
+            print(f"seed {result.seed}: {result.violation}", file=sys.stderr)
+    if as_json:
+        violations = [{"seed": each.seed} | (_violation_json(each.violation) or {}) for each in failed]
+        print(json.dumps(total.to_json() | {"violations": violations}))
+    else:
+        print(total.text())
+        missing = [kind for kind in FAULTS if not total.injected[kind]]
+        if missing and len(seeds) >= 200:
+            print(f"never injected: {', '.join(missing)}")
+    if failed:
+        _keep_reduced(failed[0].seed)
+    return int(bool(failed))
+
+
+def _keep_reduced(seed: int) -> None:
+    """Write a small plan of a failure into the current folder, and tell its story."""
+    print(f"seed {seed} is being reduced to a small plan", file=sys.stderr)
+    plan = reduced(plan_from_seed(seed))
+    path = Path(f"seed-{seed}.json")
+    path.write_text(plan.to_json())
+    _tell(run_plan(plan), f"--replay {path}")
+
+
+def _map(work: Callable[[int], _Result], seeds: range, jobs: int) -> Iterator[_Result]:
+    if jobs == 1:
+        yield from map(work, seeds)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(work, seeds, chunksize=4)
+
+
+# -- planted bugs --------------------------------------------------------------
+
+
+def _planted(name: str, seeds: range, jobs: int, *, as_json: bool) -> int:
+    if name != "all" and name not in BUGS:
+        raise Usage(f"there is no bug {name!r}: all, or one of {', '.join(BUGS)}")
+    names = list(BUGS) if name == "all" else [name]
+    found: dict[str, tuple[int, str]] = {}
+    work = [(each, seeds) for each in names]
+    with ProcessPoolExecutor(jobs) as pool:
+        for each, result in zip(names, pool.map(_find, work), strict=True):
+            if result is None:
+                text = f"NOT FOUND in {len(seeds)} seeds"
+            else:
+                found[each] = result
+                text = f"found by {result[1]} in {result[0]} seed{'s' if result[0] > 1 else ''}"
+            if not as_json:
+                print(f"{each:24} {text}: {BUGS[each].text}", flush=True)
+    if as_json:
+        print(json.dumps({each: {"seeds": found[each][0], "invariant": found[each][1]} if each in found else None for each in names}))
+    return int(len(found) < len(names))
+
+
+def _find(work: tuple[str, range]) -> tuple[int, str] | None:
+    """Return how many seeds it took to find a bug, and which invariant was violated; None if nobody noticed."""
+    name, seeds = work
+    for count, seed in enumerate(seeds, 1):
+        violation = run_plan(plan_from_seed(seed, machines=BUGS[name].machines, planted=name)).violation
+        if violation is not None:
+            return count, violation.invariant
+    return None
+
+
+# -- determinism ---------------------------------------------------------------
+
+
+def _check_determinism(seeds: range) -> int:
+    """Run each seed twice here and once in another process under another hash seed, and name the first difference."""
+    for seed in seeds:
+        lines = _lines(seed)
+        difference = _difference(lines, _lines(seed), "a second run in the same process")
+        if difference is None:
+            difference = _difference(lines, _lines_elsewhere(seed), "a run in another process under another hash seed")
+        if difference is not None:
+            print(f"seed {seed}: {difference}")
+            return 1
+    print(f"{len(seeds)} seeds, each three times: no difference")
+    return 0
+
+
+def _lines(seed: int) -> list[str]:
+    trace = Trace(is_full=True)
+    outcome = run_plan(plan_from_seed(seed), trace=trace)
+    return [*(event.line() for event in trace.events), f"{outcome.steps} steps, fingerprint {outcome.fingerprint}"]
+
+
+def _lines_elsewhere(seed: int) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lines"
+        code = f"from sims.__main__ import _lines; open({str(path)!r}, 'w').write(chr(10).join(_lines({seed})))"
+        environment = os.environ | {"PYTHONHASHSEED": str(1 + seed % 1000)}
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+        return path.read_text().split("\n")
+
+
+def _difference(first: list[str], second: list[str], what: str) -> str | None:
+    for number, (one, other) in enumerate(zip_longest(first, second, fillvalue="nothing"), 1):
+        if one != other:
+            return f"{what} differs at event {number}\n  {one}\n  {other}"
+    return None
+
+
+# -- words ---------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sims",
+        description="Runs the shoal node that ships in a simulated world of faults. Without arguments: lists the failure cases.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a failure case")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of a failure case (default: 0)")
+    parser.add_argument("--seeds", type=_seeds, metavar="A..B", help="run the swarm with these seeds, B not included; or one seed")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="so many at once (default: one per core)")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="run the plan in a file")
+    parser.add_argument("--planted", metavar="BUG", help="search for a planted bug, or for all of them")
+    parser.add_argument("--check-determinism", action="store_true", help="run seeds twice, and once elsewhere, and compare")
+    parser.add_argument("--picture", type=Path, metavar="OUT.html", help="draw one run")
+    parser.add_argument("--trace", type=Path, metavar="OUT.txt", help="write down every event of one run")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def _seeds(text: str) -> range:
+    first, dots, end = text.partition("..")
+    try:
+        return range(int(first), int(end)) if dots else range(int(first), int(first) + 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor two of the form A..B") from None
+
+
+def _scenario(name: str) -> Scenario:
+    if name not in scenarios():
+        raise Usage(f"there is no failure case {name!r}: `python -m sims` lists them")
+    return scenarios()[name]
+
+
+def _read_plan(path: Path) -> Plan:
+    try:
+        return plan_from_json(path.read_text())
+    except (OSError, UnicodeDecodeError, BadPlan) as error:
+        raise Usage(f"{path}: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,338 @@
+"""Carries out the faults of a plan, and takes them back at the end.
+
+Whoever is hit twice is hit once: a fault that finds its machine down, or its disk empty, does nothing. What it did is counted by kind.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from random import Random
+
+from peer.errors import ConnectFailed, StorageFailed
+from protocol.hashing import plain_hash
+from protocol.identity import node_id_of
+from sims.network import SimNetwork
+from sims.oracles import Violation
+from sims.plan import Fault, Plan
+from sims.world import PORT, Machine, World
+
+SLOW_DISK = 100.0
+FULL_DISK_BYTES = 1
+STORM_UP_SECONDS = 0.3
+GARBAGE_SECONDS = 8.0
+GARBAGE = (
+    b"\x94\xce\x7f\xff\xff\xff\xce\x00\x00\x00\x00",  # a header of 2 GiB
+    b"\x94\xce\x00\x00\x00\x10\xce\xff\xff\xff\xff",  # a payload of 4 GiB
+    b"GET / HTTP/1.1\r\nHost: shoal\r\n\r\n",
+    b"",
+)
+"""What a stranger begins with: an array of four with lengths that no limit allows, another protocol, noise."""
+
+
+class Nemesis:
+    """What goes wrong in one world."""
+
+    def __init__(self, world: World, plan: Plan, clients: list[str]) -> None:
+        self.injected: Counter[str] = Counter()
+        self._world = world
+        self._plan = plan
+        self._clients = clients
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_over = False
+        world.on_stopped = self._stopped
+
+    def check(self) -> None:
+        """Raise what a fault has raised that has ended."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
+    def begin(self) -> None:
+        """Let the clock of the plan run from now."""
+        for number, fault in enumerate(self._plan.faults):
+            self._later(fault.at, partial(self._inject, fault, Random(f"fault {self._plan.seed} {number}")))
+
+    async def end(self) -> None:
+        """Mend everything: links, disks, clocks; give every machine its power but those that are gone for good."""
+        self._is_over = True
+        world = self._world
+        for task in self._tasks:
+            task.cancel()
+        world.lan.heal()
+        for machine in world.machines.values():
+            state = machine.storage.state
+            state.slowness, state.is_lying, state.sync_fails, state.misdirects, state.steps_left = 1.0, False, False, 0, None
+            state.total_bytes = 1 << 40
+            world.loop.resume(machine.host)
+        for name in self._plan.gone:
+            if world.machines[name].is_up:
+                world.crash(name, silent=True)
+        world.trace.note("world", "mended", gone=",".join(self._plan.gone) or "nobody")
+        await asyncio.gather(*(self._start(name) for name in world.machines if name not in self._plan.gone))
+
+    # -- one fault -----------------------------------------------------------
+
+    async def _inject(self, fault: Fault, random: Random) -> None:
+        world = self._world
+        kind = fault.kind
+        machine = world.machines[fault.machines[0]] if fault.machines else None
+        match kind:
+            case "power-cut" | "silent-power-cut" | "kill" | "stop":
+                assert machine is not None
+                if machine.node is not None:
+                    self._count(fault)
+                    if kind == "kill":
+                        world.kill(machine.name)
+                    elif kind == "stop":
+                        await world.stop(machine.name)
+                    else:
+                        world.crash(machine.name, silent=kind == "silent-power-cut")
+                    await self._start_again(machine.name, fault.seconds)
+            case "crash-at-step":
+                assert machine is not None
+                machine.storage.state.steps_left = fault.number
+                host = machine.host
+                while machine.is_up and machine.host == host:
+                    await asyncio.sleep(0.05)
+                self._count(fault)
+                await self._start_again(machine.name, fault.seconds)
+            case "restart-storm":
+                assert machine is not None
+                self._count(fault)
+                for _ in range(fault.number):
+                    if machine.is_up:
+                        world.kill(machine.name)
+                    await self._start_again(machine.name, fault.seconds)
+                    await asyncio.sleep(random.uniform(0, STORM_UP_SECONDS))
+            case "blackout":
+                self._count(fault)
+                for name in fault.machines:
+                    if world.machines[name].is_up:
+                        world.crash(name, silent=True)
+                for name in fault.machines:
+                    self._later(random.uniform(0.1, max(0.2, fault.seconds)), partial(self._start, name))
+            case "pause":
+                assert machine is not None
+                host = machine.host
+                self._count(fault)
+                world.loop.pause(host)
+                await asyncio.sleep(fault.seconds)
+                world.loop.resume(host)
+            case "sync-error":
+                assert machine is not None
+                self._count(fault)
+                machine.storage.fail_next_sync()
+            case "wipe":
+                assert machine is not None
+                self._count(fault)
+                if machine.is_up:
+                    world.crash(machine.name)
+                world.wipe(machine.name)
+                await self._start_again(machine.name, fault.seconds)
+            case "lost-index":
+                assert machine is not None
+                if machine.is_up:
+                    self._count(fault)
+                    world.kill(machine.name)
+                    machine.storage.damage("chunk")
+                    await self._start_again(machine.name, fault.seconds)
+            case "partition" | "bridge" | "one-way" | "swizzle" | "slow-link" | "reset":
+                await self._inject_into_network(fault, random)
+            case "clock-jump":
+                assert machine is not None
+                self._count(fault)
+                machine.clock.offset_milliseconds += fault.number
+                machine.clock.drift = random.uniform(-0.1, 0.1)
+            case "garbage":
+                assert machine is not None
+                if machine.node is not None:
+                    self._count(fault)
+                    await self._send_garbage(machine, fault.number, random)
+            case "client-death":
+                self._count(fault)
+                self._kill_client(fault.number)
+            case _:
+                assert machine is not None
+                await self._inject_into_disk(fault, machine, random)
+
+    async def _inject_into_network(self, fault: Fault, random: Random) -> None:
+        lan, kind = self._world.lan, fault.kind
+        if kind == "reset":
+            if lan.reset(*fault.machines[:2]):
+                self._count(fault)
+            return
+        if kind == "slow-link":
+            self._count(fault)
+            one, other = fault.machines[:2]
+            for source, target in ((one, other), (other, one)):
+                lan.slow(source, target, float(fault.number))
+            await asyncio.sleep(fault.seconds)
+            for source, target in ((one, other), (other, one)):
+                lan.slow(source, target, None)
+            return
+        self._count(fault)
+        if kind == "swizzle":
+            half = fault.seconds / 2
+            for name in fault.machines:
+                begin, end = random.uniform(0, half), half + random.uniform(0, half)
+                self._later(begin, partial(self._cut, list(self._around(name)), end - begin))
+            return
+        await self._cut(self._cuts(fault, random), fault.seconds)
+
+    def _cuts(self, fault: Fault, random: Random) -> list[tuple[str, str]]:
+        group = set(fault.machines)
+        others = [name for name in self._world.machines if name not in group]
+        if fault.kind == "one-way":
+            return [(fault.machines[0], name) for name in (*self._world.machines, *self._client_machines()) if name != fault.machines[0]]
+        if fault.kind == "bridge" and others:
+            others.remove(random.choice(others))
+        # A client stands on one side or the other as well.
+        sides = {name: random.random() < 0.5 for name in self._client_machines()}
+        here = [*fault.machines, *(name for name, side in sides.items() if side)]
+        there = [*others, *(name for name, side in sides.items() if not side)]
+        return [pair for one in here for other in there for pair in ((one, other), (other, one))]
+
+    def _around(self, name: str) -> Iterator[tuple[str, str]]:
+        for other in (*self._world.machines, *self._client_machines()):
+            if other != name:
+                yield name, other
+                yield other, name
+
+    def _client_machines(self) -> list[str]:
+        return [host.partition("#")[0] for host in self._clients]
+
+    async def _cut(self, pairs: list[tuple[str, str]], seconds: float) -> None:
+        for pair in pairs:
+            self._world.lan.cut(*pair)
+        await asyncio.sleep(seconds)
+        for pair in pairs:
+            self._world.lan.mend(*pair)
+
+    async def _inject_into_disk(self, fault: Fault, machine: Machine, random: Random) -> None:
+        state, kind = machine.storage.state, fault.kind
+        if kind in ("rot-chunk", "unreadable"):
+            files = state.chunk_files()
+            if files:
+                self._count(fault)
+                state.damage(files[fault.number % len(files)], random, unreadable=kind == "unreadable")
+        elif kind == "rot-row":
+            database = machine.storage.databases.get("ns")
+            keys = [key for key in database.keys if key.startswith(b"r")] if database is not None else []
+            if database is not None and keys:
+                self._count(fault)
+                database.rot(keys[fault.number % len(keys)], random)
+        elif kind == "misdirect":
+            self._count(fault)
+            state.misdirects += 1
+        elif kind == "slow-disk":
+            self._count(fault)
+            state.slowness = SLOW_DISK
+            await asyncio.sleep(fault.seconds)
+            state.slowness = 1.0
+        elif kind == "full-disk":
+            self._count(fault)
+            before, state.total_bytes = state.total_bytes, FULL_DISK_BYTES
+            await asyncio.sleep(fault.seconds)
+            state.total_bytes = before
+        elif kind == "lying-disk":
+            self._count(fault)
+            state.is_lying = True
+            await asyncio.sleep(fault.seconds)
+            state.is_lying = False
+        else:
+            raise AssertionError(kind)
+
+    async def _send_garbage(self, machine: Machine, number: int, random: Random) -> None:
+        """Send bytes that no node would send. Whoever took them for a frame would wait for more of it, and keep the connection."""
+        host = f"garbage{number}#1"
+        network = SimNetwork(self._world.lan, host, node_id_of(plain_hash(host.encode())))
+        sender = _Sender()
+
+        async def send() -> None:
+            try:
+                await network.connect(f"{machine.name}:{PORT}", lambda node_id: sender, timeout_seconds=5.0)
+            except ConnectFailed:
+                return
+            sender.transport.write(random.choice(GARBAGE) + random.randbytes(random.randrange(64)))
+
+        await self._world.on(host, send)
+        life = machine.host
+        await asyncio.sleep(GARBAGE_SECONDS)
+        if sender.is_connected and machine.host == life and machine.is_up and not self._was_disturbed(machine.name):
+            raise Violation(
+                "I26", f"{machine.name} has kept a link for {GARBAGE_SECONDS:.0f} s that began with garbage", self._world.loop.time()
+            )
+        self._world.loop.kill(host)
+        self._world.lan.crash(host)
+
+    def _was_disturbed(self, name: str) -> bool:
+        """Return whether a machine may have had no time to look at what it was sent."""
+        return self._world.loop.is_paused(self._world.machines[name].host) or self._world.lan.has_cuts(name)
+
+    # -- inside --------------------------------------------------------------
+
+    def _count(self, fault: Fault) -> None:
+        self.injected[fault.kind] += 1
+        number = {"n": fault.number} if fault.number else {}
+        self._world.trace.note(",".join(fault.machines) or "world", "fault", what=fault.kind, seconds=f"{fault.seconds:g}", **number)
+
+    def _later(self, delay: float, work: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            await asyncio.sleep(delay)
+            await work()
+
+        self._tasks.append(asyncio.get_running_loop().create_task(run()))
+
+    def _kill_client(self, number: int) -> None:
+        host = self._clients[number]
+        machine, _, life = host.partition("#")
+        self._world.kill_client(host)
+        self._clients[number] = f"{machine}#{int(life) + 1}"
+
+    def _stopped(self, name: str) -> None:
+        """A node has stopped because its storage failed; a person comes and starts it again."""
+        if not self._is_over:
+            self._later(1.0, partial(self._start, name))
+
+    async def _start_again(self, name: str, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._start(name)
+
+    async def _start(self, name: str) -> None:
+        """Start a node unless one runs. It begins in a task of its own: a start during which power fails never ends."""
+        if self._is_up(name):
+            return
+        task = asyncio.get_running_loop().create_task(self._boot(name))
+        await asyncio.sleep(0)
+        while not task.done() and self._is_up(name):
+            await asyncio.sleep(0.01)
+
+    def _is_up(self, name: str) -> bool:
+        return self._world.machines[name].is_up
+
+    async def _boot(self, name: str) -> None:
+        try:
+            await self._world.start(name)
+        except StorageFailed:
+            self._stopped(name)
+
+
+class _Sender(asyncio.BufferedProtocol):
+    """A connection whose own side wants nothing but to send."""
+
+    transport: asyncio.Transport
+    is_connected = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.is_connected = True
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return bytearray(65_536)
+
+    def buffer_updated(self, nbytes: int) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_connected = False

@@ -1,0 +1,36 @@
+"""Judges: each holds a world to one promise, looking at it from outside.
+
+They see what clients saw (`sims.history`) and what lies on the disks, byte by byte. They may use `protocol`, which says what bytes mean,
+and never ask a node what it believes of itself. A judge raises `Violation`.
+"""
+
+from sims.oracles.base import Oracle, Violation
+from sims.oracles.bounds import Bounds
+from sims.oracles.durability import AckIsDurable, DotsAreUnique
+from sims.oracles.integrity import CorruptionIsContained
+from sims.oracles.register import (
+    AppliedOnce,
+    FailedStaysInvisible,
+    ListingIsComplete,
+    NothingIsLost,
+    OnlyWhatWasPut,
+    ReadsAreFresh,
+)
+
+__all__ = ["Oracle", "Violation", "all_oracles"]
+
+
+def all_oracles() -> list[Oracle]:
+    """Return the judges of a run."""
+    return [
+        AckIsDurable(),
+        DotsAreUnique(),
+        Bounds(),
+        OnlyWhatWasPut(),
+        FailedStaysInvisible(),
+        ReadsAreFresh(),
+        ListingIsComplete(),
+        NothingIsLost(),
+        AppliedOnce(),
+        CorruptionIsContained(),
+    ]

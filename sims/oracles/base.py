@@ -1,0 +1,45 @@
+"""What all judges have in common."""
+
+from sims.history import History, Write
+from sims.plan import Plan
+from sims.world import World
+
+
+class Violation(AssertionError):
+    """A promise was broken.
+
+    Attributes: invariant (its name in `sims/README.md`), text, at (virtual seconds).
+    """
+
+    def __init__(self, invariant: str, text: str, at: float = 0.0) -> None:
+        super().__init__(f"{invariant}: {text}")
+        self.invariant = invariant
+        self.text = text
+        self.at = at
+
+
+class Oracle:
+    """One judge. It overrides what it needs."""
+
+    world: World
+    plan: Plan
+    history: History
+
+    def begin(self, world: World, plan: Plan, history: History) -> None:
+        """See the world that is to be judged."""
+        self.world = world
+        self.plan = plan
+        self.history = history
+
+    def acked(self, write: Write) -> None:
+        """A write has been acknowledged, this moment."""
+
+    def tick(self) -> None:
+        """A second has passed."""
+
+    async def finish(self) -> None:
+        """Everything is mended, everybody has recovered, and every path has been read."""
+
+    def violated(self, invariant: str, text: str) -> Violation:
+        """Return what to raise."""
+        return Violation(invariant, text, self.world.loop.time())

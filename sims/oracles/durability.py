@@ -1,0 +1,97 @@
+"""Judges of an acknowledgement, at the very moment when it is given: what would be left if all machines lost their power now?"""
+
+from collections.abc import Iterator
+
+from protocol.codec import decode_own
+from protocol.errors import RemoteProtocolError
+from protocol.identity import short
+from protocol.manifest import ChunkTag, chunk_bytes_for, chunk_id_of
+from protocol.paths import name_of, parent_of
+from protocol.versions import Row
+from sims.history import ABSENT, Write
+from sims.oracles.base import Oracle
+from sims.world import Machine
+
+REPLICATION = 3
+CHUNK_HEADER_BYTES = 64
+VALUE_HEADER_BYTES = 9
+INLINE_BYTES_MAX = 65_536
+
+
+class AckIsDurable(Oracle):
+    """I2 and I19: what is acknowledged lies durably on as many machines as promised, its row on a majority of the replicas."""
+
+    def acked(self, write: Write) -> None:
+        """Count copies on the disks."""
+        machines = min(2 * REPLICATION - 1, self.plan.machines)
+        majority = machines // 2 + 1
+        needed = min(REPLICATION, majority)
+        rows = sum(self._has_row(machine, write) for machine in self.world.machines.values())
+        if rows < majority:
+            raise self.violated(
+                "I19", f"write {write.number} of {write.path} was acknowledged with its row on {rows} disks, and a majority is {majority}"
+            )
+        copies = rows
+        if write.digest not in (ABSENT, None) and write.size > INLINE_BYTES_MAX:
+            copies = min(copies, *self._chunk_copies(self.history.contents[write.digest or ""]))
+        if copies < needed or copies < write.copies:
+            raise self.violated(
+                "I2",
+                f"write {write.number} of {write.path}: {write.copies} copies were acknowledged, {copies} are on disks, {needed} promised",
+            )
+
+    def _chunk_copies(self, content: bytes) -> Iterator[int]:
+        step = chunk_bytes_for(len(content))
+        for begin in range(0, len(content), step):
+            chunk = content[begin : begin + step]
+            chunk_id = chunk_id_of(ChunkTag.DATA, chunk)
+            path = f"c/{chunk_id[1]:02x}/{chunk_id.hex()}"
+            yield sum(self._has_chunk(machine, path, chunk) for machine in self.world.machines.values())
+
+    def _has_chunk(self, machine: Machine, path: str, chunk: bytes) -> bool:
+        disk = machine.storage.state
+        if machine.name in self.plan.fragile:
+            # What a lying disk has not kept, and what rotted a moment ago, is within what the plan may lose.
+            return path in disk.names or path in disk.durable_names
+        file = disk.durable_names.get(path)
+        return file is not None and file.durable[CHUNK_HEADER_BYTES:] == chunk
+
+    def _has_row(self, machine: Machine, write: Write) -> bool:
+        database = machine.storage.databases.get("ns")
+        if database is None:
+            return False
+        end = parent_of(write.path).encode() + b"\0" + name_of(write.path).encode()
+        for key, value in database.values.items():
+            if key.startswith(b"r") and key[3:] == end:
+                return key in database.rotten or _knows(value, write.version, is_removal=write.is_removal)
+        return False
+
+
+def _knows(value: bytes, version: str, *, is_removal: bool) -> bool:
+    """Return whether a stored row has a version, or one that supersedes it."""
+    try:
+        row = decode_own(Row, value[VALUE_HEADER_BYTES:])
+    except RemoteProtocolError:
+        return False
+    if not version:  # the client is not told which version a removal is
+        return not is_removal or bool(row.heads)
+    actor, _, counter = version.partition(".")
+    dots = [dot for head in row.heads for dot in (head.dot, *head.context)]
+    if any(short(dot.actor) == actor and dot.counter >= int(counter) for dot in dots):
+        return True
+    return any(short(dot.actor) == actor and dot.counter == int(counter) for known in row.operations for dot in known.dots)
+
+
+class DotsAreUnique(Oracle):
+    """I21: no version number is given to two writes, whatever a coordinator may have forgotten."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, Write] = {}
+
+    def acked(self, write: Write) -> None:
+        """Compare with all before."""
+        if not write.version:
+            return
+        other = self._given.setdefault(write.version, write)
+        if other is not write:
+            raise self.violated("I21", f"version {write.version} was given to write {other.number} and to write {write.number}")

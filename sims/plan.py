@@ -1,0 +1,290 @@
+"""A run as a value: the cluster, what its clients do, what goes wrong, and when. Printable, editable, and small where it has been reduced.
+
+What a plan does not say (delays, orders, what of an unsynced file survives) follows from its seed, in streams that do not disturb each
+other: a fault that is taken out leaves the rest as it was, as far as that can be.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from random import Random
+from typing import Any, Final
+
+NAMES: Final = ("a", "b", "c", "d", "e", "f", "g")
+LOSSES_MAX: Final = 2
+"""So many machines may lose or damage what they have stored, or be gone for good, and nothing may be lost: R-1."""
+
+OPERATIONS: Final = ("put", "get", "remove", "list", "stat", "copy", "move", "mkdir")
+FAULTS: Final[Mapping[str, str]] = {
+    "power-cut": "the machine loses its power; whoever is connected sees a reset",
+    "silent-power-cut": "the machine loses its power; nobody is told",
+    "kill": "the process dies, the machine goes on",
+    "crash-at-step": "the machine loses its power at its n-th operation on the disk from now on",
+    "stop": "the node is stopped in good order",
+    "restart-storm": "the process dies several times, each time soon after its start",
+    "blackout": "all machines lose their power at once",
+    "pause": "the process stands still",
+    "partition": "two groups of machines do not hear each other",
+    "one-way": "one machine is not heard by others, and hears them",
+    "bridge": "two groups do not hear each other; one machine hears both",
+    "swizzle": "machines are clogged one by one, and set free in another order",
+    "reset": "all connections between two machines break",
+    "slow-link": "a few KB per second pass between two machines",
+    "slow-disk": "every operation on the disk takes a hundred times as long",
+    "full-disk": "nothing more fits on the disk",
+    "sync-error": "the next sync fails, and the node stops",
+    "lying-disk": "syncs of files do nothing; at the next power cut that shows",
+    "rot-chunk": "a bit of a chunk flips on the disk",
+    "rot-row": "a bit of a row flips in the database",
+    "unreadable": "a chunk lies on a bad place of the disk",
+    "misdirect": "a chunk is written over another one",
+    "lost-index": "the index of chunks is damaged while the node does not run",
+    "wipe": "the machine comes back with an empty disk",
+    "clock-jump": "the wall clock jumps",
+    "garbage": "somebody with the key sends a machine bytes that are no protocol, or lengths that are too large",
+    "client-death": "a client process dies in the middle of what it does",
+}
+"""Every kind of fault, and what it is."""
+DAMAGING: Final = ("lying-disk", "rot-chunk", "rot-row", "unreadable", "misdirect", "lost-index", "wipe")
+"""Faults that only machines of `Plan.fragile` may meet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of one client."""
+
+    at: float
+    """Seconds after the cluster has formed."""
+    client: int
+    kind: str
+    path: str
+    size: int = 0
+    target: str = ""
+    """Of a copy or a move."""
+    retry_by: int = -1
+    """The client that repeats it when its outcome is not known; -1: nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong."""
+
+    at: float
+    kind: str
+    machines: tuple[str, ...] = ()
+    seconds: float = 0.0
+    """How long it lasts, or how long the machine is down."""
+    number: int = 0
+    """Which chunk, which step, how many times, how many milliseconds: as the kind needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run."""
+
+    seed: int
+    machines: int = 5
+    clients: int = 3
+    seconds: float = 40.0
+    """How long operations and faults go on. Then everything is mended, and the cluster has to recover."""
+    founding: bool = False
+    """Whether the cluster is founded in this run; else it has formed before, and its machines are switched on together."""
+    gone: tuple[str, ...] = ()
+    """Machines that are gone for good when everything else is mended."""
+    fragile: tuple[str, ...] = ()
+    """Machines whose disks may damage or lose what they have."""
+    label_share: float = 0.25
+    call_share: float = 0.05
+    operations: tuple[Operation, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    planted: str = ""
+    """The bug that is planted in the node, for whoever tests the simulator."""
+    comment: str = ""
+    """Where the plan comes from, for people."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The machines."""
+        return NAMES[: self.machines]
+
+    def fault(self) -> str:
+        """Return why this plan asks for more than is promised or cannot be carried out; empty if it does not."""
+        names = set(self.names)
+        lossy = {*self.fragile, *self.gone}
+        if not names >= lossy:
+            return f"it has machines {', '.join(sorted(lossy - names))} that the cluster does not have"
+        if len(lossy) > LOSSES_MAX:
+            return f"{len(lossy)} machines may lose data, and the promise holds for {LOSSES_MAX}"
+        for fault in self.faults:
+            if fault.kind not in FAULTS:
+                return f"there is no fault {fault.kind!r}"
+            if not names.issuperset(fault.machines):
+                return f"{fault.kind} at {fault.at} is for machines that the cluster does not have"
+            if fault.kind in DAMAGING and not set(self.fragile).issuperset(fault.machines):
+                return f"{fault.kind} at {fault.at} damages a machine that is not among the fragile ones"
+        for operation in self.operations:
+            if operation.kind not in OPERATIONS:
+                return f"there is no operation {operation.kind!r}"
+            if not (0 <= operation.client < self.clients and operation.retry_by < self.clients):
+                return f"{operation.kind} at {operation.at} is by a client that there is not"
+        return ""
+
+    def to_json(self) -> str:
+        """Return the plan as text: one line per operation and fault."""
+        data = asdict(self)
+        operations, faults = data.pop("operations"), data.pop("faults")
+        head = json.dumps(data)[:-1]
+        lines = [f'{head}, "operations": [']
+        lines.append(",\n".join(f"  {json.dumps(_short(operation))}" for operation in operations))
+        lines.append('], "faults": [')
+        lines.append(",\n".join(f"  {json.dumps(_short(fault))}" for fault in faults))
+        lines.append("]}")
+        return "\n".join(line for line in lines if line) + "\n"
+
+
+class BadPlan(Exception):
+    """A file that is no plan, or a plan that cannot be carried out."""
+
+
+def plan_from_json(text: str) -> Plan:
+    """Return the plan that `text` is.
+
+    Raises: BadPlan.
+    """
+    try:
+        data = json.loads(text)
+        operations = tuple(Operation(**each) for each in data.pop("operations", ()))
+        faults = tuple(Fault(**{**each, "machines": tuple(each.get("machines", ()))}) for each in data.pop("faults", ()))
+        for key in ("gone", "fragile"):
+            data[key] = tuple(data.get(key, ()))
+        plan = Plan(**data, operations=operations, faults=faults)
+        fault = plan.fault()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BadPlan(f"it is no plan: {error}") from None
+    if fault:
+        raise BadPlan(fault)
+    return plan
+
+
+def _short(value: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what says nothing."""
+    return {key: item for key, item in value.items() if item not in ("", (), 0, 0.0) or key in ("at", "client")}
+
+
+# -- from a seed ---------------------------------------------------------------
+
+OPERATIONS_PER_SECOND: Final = 5.0
+FAULTS_PER_SECOND: Final = 0.4
+SIZES: Final = (0, 1, 100, 4096, 65_535, 65_536, 65_537, 100_000, 262_144, 262_145, 700_000)
+"""Around the bounds of what lies in a row and of one chunk."""
+FOUNDING_SHARE: Final = 0.05
+DAMAGE_SHARE: Final = 0.5
+"""In so many runs disks do worse than to lose power."""
+
+
+@dataclass(slots=True)
+class _Mood:
+    """What a run of the swarm is like: which faults there are at all, and how often (Groce et al., "Swarm testing", ISSTA 2012)."""
+
+    kinds: list[str]
+    weights: list[float]
+    fragile: list[str] = field(default_factory=list)
+
+
+def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, planted: str = "") -> Plan:
+    """Return the plan of the swarm that `seed` stands for."""
+    random = Random(f"plan {seed}")
+    names = NAMES[:machines]
+    lossy = random.sample(names, min(LOSSES_MAX, machines - 1)) if random.random() < 0.8 else []
+    gone = tuple(sorted(name for name in lossy if random.random() < 0.4))
+    fragile = [name for name in lossy if name not in gone or random.random() < 0.5] if random.random() < DAMAGE_SHARE else []
+    mood = _mood(random, sorted(fragile))
+    clients = random.randint(2, 5)
+    faults: list[Fault] = []
+    at = 0.0
+    rate = FAULTS_PER_SECOND * random.choice((0.3, 1.0, 1.0, 2.0))
+    while mood.kinds:
+        at += random.expovariate(rate)
+        if at >= seconds:
+            break
+        faults.append(_fault(random, round(at, 3), mood, names, clients, seconds))
+    return Plan(
+        seed=seed,
+        machines=machines,
+        clients=clients,
+        seconds=seconds,
+        founding=random.random() < FOUNDING_SHARE,
+        gone=gone,
+        fragile=tuple(sorted(fragile)),
+        label_share=random.choice((0.0, 0.25, 0.25, 0.5)),
+        call_share=random.choice((0.02, 0.25)),
+        operations=_operations(Random(f"operations {seed}"), clients, seconds),
+        faults=tuple(faults),
+        planted=planted,
+    )
+
+
+def _mood(random: Random, fragile: list[str]) -> _Mood:
+    kinds = [kind for kind in FAULTS if random.random() < 0.4 and (fragile or kind not in DAMAGING)]
+    return _Mood(kinds, [random.choice((1.0, 1.0, 3.0, 10.0)) for _ in kinds], fragile)
+
+
+def _fault(random: Random, at: float, mood: _Mood, names: tuple[str, ...], clients: int, seconds: float) -> Fault:
+    (kind,) = random.choices(mood.kinds, mood.weights)
+    machine = random.choice(mood.fragile if kind in DAMAGING else names)
+    long = round(min(random.choice((0.2, 1.0, 3.0, 10.0, 30.0)) * random.uniform(0.3, 1.5), seconds), 3)
+    match kind:
+        case "partition" | "bridge":
+            group = random.sample(names, random.randint(1, max(1, len(names) - 2)))
+            return Fault(at, kind, tuple(group), long)
+        case "swizzle":
+            return Fault(at, kind, tuple(name for name in names if random.random() < 0.5), long)
+        case "blackout":
+            return Fault(at, kind, names, min(long, 3.0))
+        case "one-way" | "reset" | "slow-link":
+            return Fault(at, kind, tuple(random.sample(names, min(2, len(names)))), long, random.choice((500, 5000, 50_000)))
+        case "crash-at-step":
+            return Fault(at, kind, (machine,), min(long, 5.0), random.choice((1, 2, 3, 4, 5, 8, 13, 21, 50)))
+        case "restart-storm":
+            return Fault(at, kind, (machine,), random.uniform(0.05, 1.0), random.randint(2, 5))
+        case "clock-jump":
+            return Fault(at, kind, (machine,), 0.0, random.choice((-1, 1)) * random.choice((1000, 3_600_000, 315_000_000_000)))
+        case "client-death":
+            return Fault(at, kind, (), 0.0, random.randrange(clients))
+        case _:
+            return Fault(at, kind, (machine,), long, random.randrange(1000))
+
+
+def _operations(random: Random, clients: int, seconds: float) -> tuple[Operation, ...]:
+    folders = ["", "/d1", "/d2", "/d1/deep"][: random.randint(1, 4)]
+    names = [f"{random.choice(folders)}/f{index}" for index in range(random.choice((2, 5, 12)))]
+    weights = [random.choice(choice) for choice in ((4, 8), (6,), (0, 1, 3), (0, 1, 2), (1,), (0, 1), (0, 1), (0.3,))]
+    rate = OPERATIONS_PER_SECOND * random.choice((0.5, 1.0, 1.0, 1.0, 2.0))
+    operations: list[Operation] = []
+    at = 0.0
+    while True:
+        at += random.expovariate(rate)
+        if at >= seconds:
+            return tuple(operations)
+        (kind,) = random.choices(OPERATIONS, weights)
+        path = names[min(int(random.expovariate(1.0) * len(names) / 2), len(names) - 1)]
+        target = random.choice(names) if kind in ("copy", "move") else ""
+        if kind == "list":
+            path = random.choice(folders) or "/"
+        elif kind == "mkdir":
+            path = random.choice(folders) or "/d3"
+        elif target == path:
+            kind, target = "stat", ""
+        client = random.randrange(clients)
+        retry_by = random.choice((-1, client, random.randrange(clients)))
+        size = random.choice(SIZES) if kind == "put" else 0
+        operations.append(Operation(round(at, 3), client, kind, path, size, target, retry_by))
+
+
+def without(plan: Plan, *, operations: set[int] | None = None, faults: set[int] | None = None) -> Plan:
+    """Return `plan` without the operations and faults of these numbers."""
+    return replace(
+        plan,
+        operations=tuple(each for index, each in enumerate(plan.operations) if index not in (operations or ())),
+        faults=tuple(each for index, each in enumerate(plan.faults) if index not in (faults or ())),
+    )

@@ -1,0 +1,259 @@
+"""Bugs that are planted in the node to see whether the simulator finds them: the only evidence that it tests anything.
+
+Each is a fault of one or a few lines that a careless change could bring. A bug is planted by replacing code of the node from here, for
+one run: nothing of the node knows of it. `python -m sims --planted all` finds each anew; `tests/data/plans/planted/` has a plan of each.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import peer.files.quorum
+import peer.files.row_service
+import peer.store.chunks
+import peer.store.rows
+import protocol.framing
+from peer.files.chunk_service import ChunkService
+from peer.files.operations import Operations
+from peer.files.quorum import read_row
+from peer.files.row_service import RowService
+from peer.link import Link
+from peer.store.chunks import ChunkStore
+from peer.store.rows import RowCorrupt, RowStore
+from peer.store.system import SystemStore
+from protocol.identity import OP_ID_BYTES, OpId
+from protocol.versions import Operation, Row, context_of, merge
+from sims.disk import SimDisk
+from sims.kv import SimKV
+
+Patch = tuple[Any, str, Any]
+"""Owner, attribute, what stands there while the bug is planted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """One bug."""
+
+    name: str
+    text: str
+    patches: Callable[[], list[Patch]]
+    machines: int = 5
+    """So many does a cluster need to show it."""
+
+
+def _chunk_not_synced() -> list[Patch]:
+    async def place(self: SimDisk, temporary: str, path: str, parts: Any) -> None:
+        await self.write(temporary, parts)
+        await self.rename(temporary, path)
+
+    return [(SimDisk, "place", place)]
+
+
+def _folder_not_synced() -> list[Patch]:
+    async def sync_directory(self: ChunkStore, folder: str) -> None:
+        return
+
+    return [(ChunkStore, "_sync_directory", sync_directory)]
+
+
+def _row_acked_before_commit() -> list[Patch]:
+    original = SimKV.commit
+
+    async def commit(self: SimKV, changes: Any) -> None:
+        task = asyncio.get_running_loop().create_task(original(self, changes))
+        await asyncio.wait([task], timeout=0.0005)
+
+    return [(SimKV, "commit", commit)]
+
+
+def _retry_applied_twice() -> list[Patch]:
+    original = RowService._version
+
+    def version(self: RowService, request: Any, dot: Any, row: Row) -> Any:
+        own = OpId((dot.counter.to_bytes(8, "big") + dot.actor)[:OP_ID_BYTES])
+        return replace(original(self, request, dot, row), op_id=own)
+
+    return [(RowService, "_version", version), (peer.files.row_service, "find_operation", lambda row, op_id: None)]
+
+
+def _copies_believed() -> list[Patch]:
+    original = ChunkService._send_to
+
+    async def send_to(self: ChunkService, nodes: Any, chunk_id: Any, payload: Any, wanted: int) -> Any:
+        await original(self, nodes, chunk_id, payload, wanted)
+        return sorted(node for node in nodes if not self._access.recently_refused(node))
+
+    return [(ChunkService, "_send_to", send_to)]
+
+
+def _fallback_in_row_quorum() -> list[Patch]:
+    def is_majority(sets: Any, voters: Any) -> bool:
+        return all(len(voters) >= len(owners) // 2 + 1 for owners in sets)
+
+    def check(self: RowService, partition: int, stamp: int) -> Any:
+        return self._access.layout
+
+    async def ship(self: RowService, layout: Any, request: Any, row: Row, deadline: float) -> int:
+        own = self._access.node_id
+
+        async def send(node: Any) -> None:
+            await self._shipper.ship(node, request.partition, request.stamp, row)
+
+        others = [node for node in self._access.preferred(sorted(layout.members)) if node != own]
+        needed = len(layout.replicas(request.partition)) // 2
+        done, _ = await peer.files.quorum.collect(others, send, lambda done: len(done) >= needed, 2.0, finish=True)
+        return len(done) + 1
+
+    return [(RowService, "_ship", ship), (RowService, "_check", check), (peer.files.row_service, "has_majority", is_majority)]
+
+
+def _corrupt_chunk_served() -> list[Patch]:
+    return [(peer.store.chunks, "chunk_matches", lambda chunk_id, data: True)]
+
+
+def _damaged_row_absent() -> list[Patch]:
+    original_vote, original_get = RowStore.vote, RowStore._get
+
+    async def vote(self: RowStore, path: str, *, full: bool) -> Any:
+        try:
+            return await original_vote(self, path, full=full)
+        except RowCorrupt:
+            return b"", None
+
+    async def get(self: RowStore, key: bytes) -> Any:
+        try:
+            return await original_get(self, key)
+        except RowCorrupt:
+            return None
+
+    return [(RowStore, "vote", vote), (RowStore, "_get", get)]
+
+
+def _delta_shipped() -> list[Patch]:
+    original = RowService._ship
+
+    async def ship(self: RowService, layout: Any, request: Any, row: Row, deadline: float) -> int:
+        mine = [head for head in row.heads if head.op_id == request.op_id]
+        if mine:
+            row = Row(row.path, (mine[0],), (Operation(mine[0].op_id, mine[0].hlc, (mine[0].dot,)),))
+        copies: int = await original(self, layout, request, row, deadline)
+        return copies
+
+    return [(RowService, "_ship", ship)]
+
+
+def _context_at_commit() -> list[Patch]:
+    original = Operations._commit_file
+
+    async def commit_file(self: Operations, attempt: Any, stored: Any, mode: int, modified: int) -> Any:
+        row = await read_row(self._access, attempt.path)
+        return await original(self, replace(attempt, context=context_of(row)), stored, mode, modified)
+
+    return [(Operations, "_commit_file", commit_file)]
+
+
+def _repair_after_answer() -> list[Patch]:
+    original = peer.files.quorum._write_back
+
+    async def write_back(*arguments: Any) -> None:
+        async def later() -> None:
+            await asyncio.sleep(0.5)
+            try:
+                await original(*arguments)
+            except Exception:  # noqa: BLE001  # nobody waits for it: that is the bug
+                return
+
+        asyncio.get_running_loop().create_task(later())
+
+    return [(peer.files.quorum, "_write_back", write_back)]
+
+
+def _half_read_quorum() -> list[Patch]:
+    def is_half(sets: Any, voters: Any) -> bool:
+        return all(sum(node in voters for node in owners) >= len(owners) // 2 for owners in sets)
+
+    return [(peer.files.quorum, "has_majority", is_half)]
+
+
+def _half_write_quorum() -> list[Patch]:
+    def is_half(sets: Any, voters: Any) -> bool:
+        return all(sum(node in voters for node in owners) >= len(owners) // 2 for owners in sets)
+
+    return [(peer.files.row_service, "has_majority", is_half)]
+
+
+def _timer_left() -> list[Patch]:
+    def connection_lost(self: Link, exc: Exception | None) -> None:
+        self._handle(self._connection.lost("lost"))
+        if not self._ended.done():
+            self._ended.set_result(None)
+        self._loop.call_later(1.0, self._tick)
+
+    def tick(self: Link) -> None:
+        self._timer = self._loop.call_later(1.0, self._tick)
+        self._handle(self._connection.tick(self._loop.time()))
+
+    return [(Link, "connection_lost", connection_lost), (Link, "_tick", tick)]
+
+
+def _length_unchecked() -> list[Patch]:
+    return [(protocol.framing, "_lengths_fault", lambda *arguments: None)]
+
+
+def _dots_reissued() -> list[Patch]:
+    async def next_counter(self: SystemStore) -> int:
+        self._next_counter += 1
+        return self._next_counter
+
+    return [(SystemStore, "next_counter", next_counter)]
+
+
+def _last_writer_wins() -> list[Patch]:
+    def latest(left: Row, right: Row) -> Row:
+        merged = merge(left, right)
+        if len(merged.heads) < 2:
+            return merged
+        head = max(merged.heads, key=lambda each: (each.hlc, each.dot))
+        return replace(merged, heads=(head,))
+
+    return [(peer.store.rows, "merge", latest), (peer.files.quorum, "merge", latest)]
+
+
+BUGS: Final = {
+    bug.name: bug
+    for bug in (
+        Bug("chunk-not-synced", "a chunk is acknowledged before its file is synced", _chunk_not_synced),
+        Bug("folder-not-synced", "the folder of a chunk is not synced", _folder_not_synced),
+        Bug("row-acked-before-commit", "a row is acknowledged before its commit is durable", _row_acked_before_commit),
+        Bug("retry-applied-twice", "a put that is repeated elsewhere is a second write", _retry_applied_twice),
+        Bug("copies-believed", "a copy counts when its holder seems to be alive", _copies_believed),
+        Bug("fallback-in-row-quorum", "a node that is no replica counts in the quorum of a row", _fallback_in_row_quorum, 7),
+        Bug("corrupt-chunk-served", "a chunk is served without a look at its hash", _corrupt_chunk_served),
+        Bug("damaged-row-absent", "a row that fails its checksum votes as if it did not exist", _damaged_row_absent),
+        Bug("delta-shipped", "replicas get the new version alone, not the whole row", _delta_shipped),
+        Bug("context-at-commit", "a put supersedes what is there when it ends, not when it began", _context_at_commit),
+        Bug("repair-after-answer", "a read answers before what it saw is on a majority", _repair_after_answer),
+        Bug("half-read-quorum", "a read is content with half of the replicas", _half_read_quorum),
+        Bug("half-write-quorum", "a write is content with half of the replicas", _half_write_quorum),
+        Bug("timer-left", "the timer of a link goes on after the link has ended", _timer_left),
+        Bug("length-unchecked", "the length that a frame announces is believed", _length_unchecked),
+        Bug("dots-reissued", "the counter of versions is not stored", _dots_reissued),
+        Bug("last-writer-wins", "of two concurrent versions the one with the later clock is kept", _last_writer_wins),
+    )
+}
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Plant a bug until the end of the block."""
+    patches = BUGS[name].patches()
+    originals = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in patches]
+    for owner, attribute, replacement in patches:
+        setattr(owner, attribute, replacement)
+    try:
+        yield
+    finally:
+        for owner, attribute, original in originals:
+            setattr(owner, attribute, original)

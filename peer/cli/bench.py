@@ -99,7 +99,7 @@ def bench(settings: Settings, nodes: int, size: str, files: int) -> None:
     if output.is_json:
         output.result(report_document(report), "")
     else:
-        output.console.print(report_view(report))
+        output.print(report_view(report))
 
 
 async def measure(output: Output, nodes_count: int, large_bytes: int, small_files: int) -> Report:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from peer.cli.completion import local_paths, remote_paths, sources_of_get, sources_of_put
-from peer.cli.output import Output
+from peer.cli.output import Output, on_stdout
 from peer.cli.rendering import (
     entry_document,
     entry_text,
@@ -31,11 +31,10 @@ from peer.cli.transfer import (
     plan_uploads,
 )
 from peer.cli.world import client_of, finish
-from peer.client.local_files import get_file, get_pipe, put_file, put_pipe
+from peer.client.local_files import get_file, get_pipe, put_file, put_stdin
 from peer.errors import AlreadyThere, WrongUsage
 from protocol.paths import ROOT, normalise
 
-STDIN = 0
 STDOUT = 1
 
 
@@ -80,7 +79,7 @@ def put(settings: Settings, recursive: bool, local: tuple[str, ...], remote: str
                 async def store(upload: Upload) -> None:
                     with transfer.file(upload.size) as progress:
                         if upload.local == "-":
-                            result = await put_pipe(client, STDIN, upload.remote, progress)
+                            result = await put_stdin(client, upload.remote, progress)
                         else:
                             result = await put_file(client, Path(upload.local), upload.remote, progress)
                     output.done(put_document(result), put_text(result))
@@ -117,7 +116,7 @@ def get(settings: Settings, recursive: bool, remote: tuple[str, ...], local: str
         async with client_of(settings) as client:
             if local == "-":
                 for path in paths:
-                    with output.transfer(path, writes_stdout=True) as transfer, transfer.only_file(None) as progress:
+                    with output.transfer(path, writes_stdout=True) as transfer, transfer.only_file(None) as progress, on_stdout():
                         await get_pipe(client, path, STDOUT, progress)
                 return None
             plan = plan_downloads(client, paths, local, recursive=recursive)
@@ -157,7 +156,7 @@ def cat(settings: Settings, span: str, remote: str) -> None:
     async def work() -> None:
         output = Output(settings)
         async with client_of(settings) as client:
-            with output.transfer(path, writes_stdout=True) as transfer, transfer.only_file(None) as progress:
+            with output.transfer(path, writes_stdout=True) as transfer, transfer.only_file(None) as progress, on_stdout():
                 await get_pipe(client, path, STDOUT, progress, begin, end)
 
     finish(work())

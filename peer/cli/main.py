@@ -1,7 +1,6 @@
 """The command `shoal`: its verbs, and the one place where an error becomes a line and an exit code."""
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ from peer.cli.completion import completion
 from peer.cli.demo import demo
 from peer.cli.file_verbs import cat, cp, get, ls, mkdir, mv, put, rm, stat, where
 from peer.cli.node_verbs import key, up
-from peer.cli.output import report_error
+from peer.cli.output import drop_stdout, report_error
 from peer.cli.settings import Settings, VerbGroup
 from peer.cli.start import INTERRUPTED, INTERRUPTED_CODE, INTERRUPTED_EXIT
 from peer.cli.status import status
@@ -39,11 +38,14 @@ class Shoal(VerbGroup):
     """The group of all verbs; every invocation ends here, in an exit code."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the verb; an interrupt must not reach click, which writes an empty line for it."""
+        """Run the verb; click would write an empty line for an interrupt, and take a reader that has gone for a failure."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Interrupted from None
+        except BrokenPipeError:
+            drop_stdout()  # Python would complain once more while it flushes at exit
+            raise click.exceptions.Exit(0) from None
 
     def main(self, args: Sequence[str] | None = None, **extra: object) -> None:  # type: ignore[override]  # never returns a value
         """Run one command line and exit."""
@@ -66,10 +68,6 @@ class Shoal(VerbGroup):
             fail(WrongUsage(f"{message}: see `{command} --help`"), settings)
         except (click.Abort, KeyboardInterrupt):
             fail(Interrupted(), settings)
-        except BrokenPipeError:
-            # The reader of our output has gone (`shoal ls | head`). Python would complain once more while it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
         except OSError as error:
             subject = f"{error.filename}: " if error.filename else ""
             fail(ShoalError(f"{subject}{error.strerror or error}"), settings)

@@ -6,6 +6,7 @@ longer than a second and stderr is a terminal.
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,13 +25,43 @@ PROGRESS_PER_SECOND = 4
 PIPE_COLUMNS = 8192
 
 
+class StdoutConsole(Console):
+    """Standard output for styled text; a reader of it that has gone is told as what it is, not as the end of the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what rich has caught."""
+        raise BrokenPipeError
+
+
+@contextmanager
+def on_stdout() -> Iterator[None]:
+    """Write to standard output in the block.
+
+    Raises: ShoalError when it cannot be written; BrokenPipeError when nobody reads it any more.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_stdout()  # what did not fit is still in its buffer, and would fail again at the end
+        raise ShoalError(f"standard output: cannot write it: {error.strerror or error}") from None
+
+
+def drop_stdout() -> None:
+    """Let what is still written to standard output vanish."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
 class Output:
     """Says things as the global options want them."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         # Rich leaves colours out itself when the stream is no terminal or NO_COLOR is set; a pipe gets whole lines.
-        self.console = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+        self.console = StdoutConsole(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
         self.error_console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
     @property
@@ -40,16 +71,27 @@ class Output:
 
     def result(self, document: dict[str, object], text: str) -> None:
         """Say what was asked for: as one line of JSON, or as text, in which names are `printable` already."""
-        self._line(json_text(document) if self.is_json else text)
+        self.write((json_text(document) if self.is_json else text) + "\n")
 
     def done(self, document: dict[str, object], text: str) -> None:
-        """Say that something was done. As `result`, but silent with --quiet: the exit code says it as well."""
+        """Say that something was done. As `result`, but silent with --quiet: the exit code says it as well.
+
+        Where nobody listens any more (`shoal put -r … | head`), the work goes on all the same.
+        """
         if self.is_json or not self._settings.quiet:
-            self.result(document, text)
+            try:
+                self.result(document, text)
+            except BrokenPipeError:
+                drop_stdout()
 
     def show(self, what: RenderableType) -> None:
         """Show a table or styled text to people; silent with --json and --quiet."""
         if not (self._settings.quiet or self.is_json):
+            self.print(what)
+
+    def print(self, what: RenderableType) -> None:
+        """Show styled text that was asked for."""
+        with on_stdout():
             self.console.print(what)
 
     def note(self, text: str) -> None:
@@ -95,15 +137,16 @@ class Output:
     def screen(self) -> Iterator[Callable[[RenderableType], None]]:
         """Give a way to show something to people again and again: in place on a terminal, one after the other elsewhere."""
         if not self.console.is_terminal:
-            yield lambda what: self.console.print(Group(what, ""))
+            yield lambda what: self.print(Group(what, ""))
             return
         with Live(console=self.console, auto_refresh=False, vertical_overflow="visible") as live:
             yield lambda what: live.update(what, refresh=True)
 
-    def _line(self, text: str) -> None:
-        # Not through rich, which would wrap lines and see markup in names.
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+    def write(self, text: str) -> None:
+        """Write `text` as it is: not through rich, which would wrap lines and see markup in names."""
+        with on_stdout():
+            sys.stdout.write(text)
+            sys.stdout.flush()
 
 
 def report_error(error: ShoalError, *, as_json: bool) -> None:

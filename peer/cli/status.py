@@ -43,7 +43,7 @@ def status(settings: Settings, watch: bool) -> None:
         if output.is_json:
             output.result(status_document(found), "")
         else:
-            output.console.print(status_view(found))
+            output.print(status_view(found))
 
 
 async def look(settings: Settings) -> ClusterStatus:

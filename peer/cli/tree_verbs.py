@@ -1,6 +1,5 @@
 """The verbs that look through whole folders: `du` sums them up, `find` chooses from them. Nothing of a folder is kept in memory."""
 
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -145,7 +144,7 @@ def find(
                 if not all(test(entry) for test in tests):
                     continue
                 if null:
-                    sys.stdout.write(f"{entry.path}\0")
+                    output.write(f"{entry.path}\0")
                 else:
                     output.result(entry_document(entry), printable(entry.path) + ("/" if entry.type == "dir" else ""))
 

@@ -27,6 +27,7 @@ GET_TRIES = 3
 PARTIAL_NAME_BYTES = 200
 """Of the target's name in the name of the partial file, which has to stay under 255 bytes."""
 PARTIAL_HASH_DIGITS = 8
+STDIN = 0
 Progress = Callable[[int], None]
 T = TypeVar("T")
 
@@ -92,11 +93,17 @@ def check_unchanged(file: BinaryIO, before: os.stat_result, path: Path) -> None:
         raise LocalFault(f"{path} changed while it was read: nothing was stored, put it again")
 
 
-async def put_pipe(client: Operations, descriptor: int, remote: str, progress: Progress) -> PutResult:
-    """Store all that a pipe gives."""
+async def put_stdin(client: Operations, remote: str, progress: Progress) -> PutResult:
+    """Store all that standard input gives.
+
+    Raises: LocalFault, and what `Operations.put` raises.
+    """
 
     async def read(count: int) -> bytes:
-        return await in_own_thread(lambda: os.read(descriptor, count))
+        try:
+            return await in_own_thread(lambda: os.read(STDIN, count))
+        except OSError as error:
+            raise local_fault("standard input", "read", error) from None
 
     return await client.put(remote, read, size=None, on_progress=progress)
 

@@ -1,0 +1,49 @@
+"""What becomes of a command whose standard streams are gone, or full. Processes of their own."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_up import environment, shoal, up  # it lies beside this one
+
+SECONDS = 20.0
+STATUS = ("status",)
+PUT = ("put", "-r", "tree", "/put")
+FULL = "shoal: standard output: cannot write it: No space left on device\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the `home` of a node that runs, and a `tree` that it has as well."""
+    made = tmp_path_factory.mktemp("served")
+    (made / "tree").mkdir()
+    for name in ("a", "b", "c"):
+        (made / "tree" / name).write_text(name)
+    with up(made / "home") as node:
+        node.ready()
+        assert shoal(made / "home", "put", "-r", str(made / "tree"), "/tree").returncode == 0
+        yield made
+
+
+def run(folder: Path, *arguments: str, streams: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command with its streams redirected by a shell."""
+    command = ["bash", "-c", f'"$@" {streams}', "-", sys.executable, "-m", "peer.cli", "--home", "home", *arguments]
+    environ = environment(PYTHONPATH=str(Path(__file__).parents[3]))
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [("ls", "/tree"), ("find", "-0"), ("cat", "/tree/a"), ("get", "-r", "/tree", "back"), PUT, STATUS, ("status", "--watch")],
+)
+def test_a_reader_that_has_gone_ends_a_command_without_a_word(folder: Path, verb: tuple[str, ...]) -> None:
+    done = run(folder, *verb, streams="| true; exit ${PIPESTATUS[0]}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("verb", [("ls", "/tree"), ("find", "-0"), ("cat", "/tree/a"), ("get", "/tree/a", "-"), PUT, STATUS])
+def test_output_that_has_no_room_is_one_line_that_names_it(folder: Path, verb: tuple[str, ...]) -> None:
+    done = run(folder, *verb, streams="> /dev/full")
+    assert (done.returncode, done.stderr) == (1, FULL)

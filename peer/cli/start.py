@@ -12,6 +12,7 @@ INTERRUPTED_EXIT = 130
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    _fill_closed_streams()
     # Loading takes longer than somebody who sees a typing error. A signal that is ignored (`nohup`, a script's `&`) stays ignored.
     is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_ours:
@@ -25,6 +26,17 @@ def main() -> None:
     finally:
         if is_ours:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is said: Python would still show where in its own end it was
+
+
+def _fill_closed_streams() -> None:
+    # What is opened first would get the number of a stream that was closed (`shoal … >&-`), a connection for instance.
+    for descriptor, stream in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY)  # the lowest free number; what is written vanishes, and reading fails
+            if stream != "stdin":
+                setattr(sys, stream, os.fdopen(descriptor, "w", closefd=False))
 
 
 def _interrupted_early(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of a command whose standard streams are gone, or full. Processes of their own."""
+"""What becomes of a command whose standard streams are gone, full or closed. Processes of their own."""
 
 import subprocess
 import sys
@@ -47,3 +47,17 @@ def test_a_reader_that_has_gone_ends_a_command_without_a_word(folder: Path, verb
 def test_output_that_has_no_room_is_one_line_that_names_it(folder: Path, verb: tuple[str, ...]) -> None:
     done = run(folder, *verb, streams="> /dev/full")
     assert (done.returncode, done.stderr) == (1, FULL)
+
+
+def test_input_that_cannot_be_read_is_one_line_that_names_it(folder: Path) -> None:
+    done = run(folder, "put", "-", "/f", streams="<&-")
+    assert (done.returncode, done.stderr) == (1, "shoal: standard input: cannot read it: Bad file descriptor\n")
+    assert shoal(folder / "home", "stat", "/f").returncode == 3
+
+
+@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_taken_for_empty_and_no_other_file_gets_their_place(folder: Path, streams: str) -> None:
+    for verb in (("ls", "/tree"), ("cat", "/tree/a")):
+        done = run(folder, *verb, streams=streams)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert run(folder, "ls", "/nope", streams=streams).returncode == 3

@@ -142,13 +142,13 @@ def get(settings: Settings, recursive: bool, remote: tuple[str, ...], local: str
         "shoal cat --range 0-1023 /films/film.mp4 | file -",
     ),
 )
-@click.option("--range", "span", default="", metavar="A-B", help="Bytes A to B only, both included and counted from 0; A- to the end.")
+@click.option("--range", "span", metavar="A-B", help="Bytes A to B only, both included and counted from 0; A- to the end.")
 @click.argument("remote", shell_complete=remote_paths)
 @pass_settings
-def cat(settings: Settings, span: str, remote: str) -> None:
+def cat(settings: Settings, span: str | None, remote: str) -> None:
     """Write a file to standard output."""
     try:
-        begin, end = range_of(span) if span else (0, None)
+        begin, end = range_of(span) if span is not None else (0, None)
     except ValueError as error:
         raise WrongUsage(f"--range {error}") from None
     path = normalise(remote)

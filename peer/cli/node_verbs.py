@@ -61,7 +61,7 @@ class UpOptions:
 @click.option("--discover-on", multiple=True, metavar="IFACE|IP", help="Use multicast DNS on these interfaces only. Repeatable.")
 @click.option("--key-file", type=click.Path(path_type=Path), help="The cluster's key; it is kept in the home.")
 @click.option("--zone", default="", help="Where the machine stands; copies are spread over zones.")
-@click.option("--capacity", default="", metavar="SIZE", help="What this node offers, like 500G (default: what its disk has).")
+@click.option("--capacity", metavar="SIZE", help="What this node offers, like 500G (default: what its disk has).")
 @click.option("--found", is_flag=True, help="Found the cluster of a given key, if this node was never a member of one.")
 @pass_settings
 def up(
@@ -73,7 +73,7 @@ def up(
     discover_on: tuple[str, ...],
     key_file: Path | None,
     zone: str,
-    capacity: str,
+    capacity: str | None,
     found: bool,
 ) -> None:
     """Run a node in the foreground.
@@ -93,7 +93,7 @@ def up(
         discover_on=discover_on,
         key_file=key_file,
         zone=checked_name(zone, "--zone") if zone else "",
-        capacity_bytes=capacity_bytes(capacity) if capacity else 0,
+        capacity_bytes=capacity_bytes(capacity) if capacity is not None else 0,
         found=found,
     )
     run(run_node(settings, options))
@@ -224,9 +224,12 @@ def capacity_bytes(text: str) -> int:
     Raises: WrongUsage.
     """
     try:
-        return size_of(text)
+        size = size_of(text)
     except ValueError as error:
         raise WrongUsage(f"--capacity: {error}") from None
+    if not size:
+        raise WrongUsage(f"--capacity {text}: a node offers something: leave it out to offer what the disk has")
+    return size
 
 
 @click.group(

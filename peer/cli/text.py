@@ -4,10 +4,11 @@ import re
 from datetime import datetime
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?B?)", re.IGNORECASE)
-_AGE = re.compile(r"(\d+)\s*([smhdw])")
+# So many digits as mean something: a number without end is more than Python likes to read.
+_SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([KMGTP]?)(i?B?)", re.IGNORECASE)
+_AGE = re.compile(r"(\d{1,9})\s*([smhdw])")
 _AGE_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_RANGE = re.compile(r"(\d+)-(\d*)")
+_RANGE = re.compile(r"(\d{1,20})-(\d{0,20})")
 
 
 def size_text(count: float) -> str:

@@ -119,17 +119,25 @@ def sum_text(found: Sum, *, exact: bool) -> str:
         "shoal find /tmp --older 4w --type f -0 | xargs -0r shoal rm",
     ),
 )
-@click.option("--name", "glob", default="", metavar="GLOB", help="Its name matches, like '*.jpg'.")
+@click.option("--name", "glob", metavar="GLOB", help="Its name matches, like '*.jpg'.")
 @click.option("--type", "kind", type=click.Choice(["f", "d"]), help="A file, or a folder.")
-@click.option("--larger", default="", metavar="SIZE", help="A file of more than SIZE, like 100M.")
-@click.option("--smaller", default="", metavar="SIZE", help="A file of less than SIZE.")
-@click.option("--newer", default="", metavar="WHEN", help="Modified after WHEN: 2d (ago; s, m, h, d, w) or '2026-01-31 14:00'.")
-@click.option("--older", default="", metavar="WHEN", help="Modified before WHEN.")
+@click.option("--larger", metavar="SIZE", help="A file of more than SIZE, like 100M.")
+@click.option("--smaller", metavar="SIZE", help="A file of less than SIZE.")
+@click.option("--newer", metavar="WHEN", help="Modified after WHEN: 2d (ago; s, m, h, d, w) or '2026-01-31 14:00'.")
+@click.option("--older", metavar="WHEN", help="Modified before WHEN.")
 @click.option("-0", "null", is_flag=True, help="End each path with NUL and leave it as it is, for xargs -0.")
 @click.argument("remote", default=ROOT, shell_complete=remote_paths)
 @pass_settings
 def find(
-    settings: Settings, glob: str, kind: str | None, larger: str, smaller: str, newer: str, older: str, null: bool, remote: str
+    settings: Settings,
+    glob: str | None,
+    kind: str | None,
+    larger: str | None,
+    smaller: str | None,
+    newer: str | None,
+    older: str | None,
+    null: bool,
+    remote: str,
 ) -> None:
     """Show what is in a folder and in those below it, as far as all of these are true of it."""
     if null and settings.json:
@@ -151,27 +159,29 @@ def find(
     finish(work())
 
 
-def chosen_tests(glob: str, kind: str | None, larger: str, smaller: str, newer: str, older: str) -> list[Test]:
+def chosen_tests(
+    glob: str | None, kind: str | None, larger: str | None, smaller: str | None, newer: str | None, older: str | None
+) -> list[Test]:
     """Return what the options ask of an entry.
 
     Raises: WrongUsage.
     """
     tests: list[Test] = []
-    if glob:
+    if glob is not None:
         tests.append(lambda entry: fnmatchcase(entry.name, glob))
     if kind is not None:
         wanted = {"f": "file", "d": "dir"}[kind]
         tests.append(lambda entry: entry.type == wanted)
-    if larger:
+    if larger is not None:
         low = _value_of("--larger", larger, size_of)
         tests.append(lambda entry: entry.type == "file" and entry.size > low)
-    if smaller:
+    if smaller is not None:
         high = _value_of("--smaller", smaller, size_of)
         tests.append(lambda entry: entry.type == "file" and entry.size < high)
-    if newer:
+    if newer is not None:
         after = _value_of("--newer", newer, _moment)
         tests.append(lambda entry: entry.modified_milliseconds > after)
-    if older:
+    if older is not None:
         before = _value_of("--older", older, _moment)
         tests.append(lambda entry: entry.modified_milliseconds < before)
     return tests

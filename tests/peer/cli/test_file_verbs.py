@@ -220,7 +220,7 @@ def test_cat_writes_the_bytes_of_a_range_both_ends_included(shoal, client, capfd
     assert capfd.readouterr().out == "234"
 
 
-@pytest.mark.parametrize("text", ["4-2", "x", "-5", "1-2-3"])
+@pytest.mark.parametrize("text", ["4-2", "x", "-5", "1-2-3", ""])
 def test_a_range_that_is_none_is_wrong_usage(shoal, client, text):
     assert shoal("cat", f"--range={text}", "/a").exit_code == 2
 

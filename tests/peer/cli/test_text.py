@@ -1,8 +1,10 @@
 """Sizes, ranges and modes as people read and type them."""
 
+from datetime import datetime
+
 import pytest
 
-from peer.cli.text import count_text, mode_text, printable, range_of, size_of, size_text
+from peer.cli.text import count_text, mode_text, moment_of, printable, range_of, size_of, size_text
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,16 @@ def test_a_size_is_read_in_powers_of_1024(text, count):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError):
         size_of(text)
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_numbers_without_end_are_refused_in_our_words(digits):
+    many = "9" * digits
+    for read, text in ((size_of, many + "P"), (range_of, many + "-"), (range_of, "0-" + many)):
+        with pytest.raises(ValueError, match=r"is not a (size|range): write it like"):
+            read(text)
+    with pytest.raises(ValueError, match="is no time: write it like"):
+        moment_of(many + "d", datetime(2026, 3, 1))
 
 
 @pytest.mark.parametrize(("text", "span"), [("0-99", (0, 100)), ("5-5", (5, 6)), ("7-", (7, None))])

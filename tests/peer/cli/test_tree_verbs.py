@@ -93,6 +93,19 @@ def test_what_find_cannot_read_is_wrong_usage_in_one_line(shoal, client, option)
     assert option in result.stderr
 
 
+@pytest.mark.parametrize("option", ["--larger", "--smaller", "--newer", "--older", "--type"])
+def test_an_empty_value_is_no_value_and_chooses_nothing(shoal, client, option):
+    client.files = {"/kept": b""}
+    result = shoal("find", option, "", "-0")  # "$AGE", where nobody has set it, before an `xargs shoal rm`
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_an_empty_pattern_matches_no_name(shoal, client):
+    client.files = {"/kept": b""}
+    result = shoal("find", "--name", "")
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
 def test_moments_are_ages_or_local_times():
     now = datetime(2026, 3, 1, 12)
     assert moment_of("2d", now) == moment_of("48h", now) == moment_of("2026-02-27 12:00", now)

@@ -265,6 +265,8 @@ def test_a_node_joins_by_a_typed_address_and_is_found_again_without_it(tmp_path:
         ("--listen", "nowhere"),
         ("--join", "x"),
         ("--capacity", "many"),
+        ("--capacity", "0"),
+        ("--capacity", ""),
         ("--name", "a b"),
         ("--key-file", "/none"),
         ("--discover-on", "nonsense"),

@@ -13,7 +13,7 @@ import click
 from peer.cli.output import Output
 from peer.cli.service_manager import ServiceManager
 from peer.cli.settings import Settings, Verb, VerbGroup, pass_settings
-from peer.cli.text import size_of
+from peer.cli.text import size_of, size_text
 from peer.cli.world import build_node_world, discovery_on
 from peer.client.home_files import KEY_FILE, key_for_node, key_text, parsed, remove_node_file, write_key, write_node_file
 from peer.client.reach import checked_address
@@ -28,6 +28,8 @@ from protocol import limits
 
 DEFAULT_HOST = "0.0.0.0"
 DEFAULT_PORT = 7400
+CAPACITY_BYTES_MAX = 1 << 60
+"""More than any machine has, and well within what a message can say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +231,8 @@ def capacity_bytes(text: str) -> int:
         raise WrongUsage(f"--capacity: {error}") from None
     if not size:
         raise WrongUsage(f"--capacity {text}: a node offers something: leave it out to offer what the disk has")
+    if size > CAPACITY_BYTES_MAX:
+        raise WrongUsage(f"--capacity {text}: at most {size_text(CAPACITY_BYTES_MAX)}")
     return size
 
 

@@ -63,8 +63,11 @@ def moment_of(text: str, now: datetime) -> int:
 
 
 def time_text(milliseconds: int) -> str:
-    """Return a time since 1970 as local date and time."""
-    return datetime.fromtimestamp(milliseconds / 1000).strftime("%Y-%m-%d %H:%M:%S")
+    """Return a time since 1970 as local date and time; a clock, or a file's time, may be wrong by any number of years."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "after the year 9999"
 
 
 def printable(text: str) -> str:

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from peer.cli.text import count_text, mode_text, moment_of, printable, range_of, size_of, size_text
+from peer.cli.text import count_text, mode_text, moment_of, printable, range_of, size_of, size_text, time_text
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,11 @@ def test_a_size_is_read_in_powers_of_1024(text, count):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError):
         size_of(text)
+
+
+@pytest.mark.parametrize("milliseconds", [253_402_300_800_000 + 86_400_000, 2**64 - 1])
+def test_a_time_that_no_calendar_has_is_shown_and_spoils_no_list(milliseconds):
+    assert time_text(milliseconds) == "after the year 9999"
 
 
 @pytest.mark.parametrize("digits", [400, 5000])

@@ -266,6 +266,7 @@ def test_a_node_joins_by_a_typed_address_and_is_found_again_without_it(tmp_path:
         ("--join", "x"),
         ("--capacity", "many"),
         ("--capacity", "0"),
+        ("--capacity", "99999999P"),
         ("--capacity", ""),
         ("--name", "a b"),
         ("--key-file", "/none"),

@@ -5,6 +5,7 @@ Owns where each file of a folder goes, what is left out, and how many are under 
 
 import asyncio
 import os
+import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,13 +91,13 @@ async def plan_uploads(
     into = remote.endswith("/") or len(sources) > 1
     for source in sources:
         check_source(source, into=into, recursive=recursive)
-    refuse_twins([(source, Path(source).resolve().name) for source in sources], remote)
+    refuse_twins([(source, _own_name(Path(source))) for source in sources], remote)
     for source in sources:
         path = Path(source)
         if source == "-":
             yield Upload(source, target, None)
         elif path.is_dir():
-            base = _remote_place(path, target, path.resolve().name) if into else target
+            base = _remote_place(path, target, _own_name(path)) if into else target
             if isinstance(base, ShoalError):
                 yield base
                 continue
@@ -106,6 +107,11 @@ async def plan_uploads(
             inside = into or await is_remote_folder(client, target)
             place = _remote_place(path, target, path.name) if inside else target
             yield place if isinstance(place, ShoalError) else Upload(source, place, _size_of(path))
+
+
+def _own_name(path: Path) -> str:
+    """Return the name that a local file or folder has: a link its own, `.` and `..` those of the folders that they are."""
+    return path.resolve().name if path.name in ("", "..") else path.name
 
 
 def _size_of(path: Path | os.DirEntry[str]) -> int:
@@ -123,9 +129,10 @@ def refuse_twins(names: Sequence[tuple[str, str]], target: str) -> None:
     """
     first: dict[str, str] = {}
     for source, name in names:
-        if name in first:
-            raise WrongUsage(f"{first[name]} and {source} would both become {name} in {target}: give one of them a name of its own")
-        first[name] = source
+        one = unicodedata.normalize("NFC", name)
+        if one in first:
+            raise WrongUsage(f"{first[one]} and {source} would both become {one} in {target}: give one of them a name of its own")
+        first[one] = source
 
 
 def _remote_place(local: Path, remote: str, name: str) -> str | WrongUsage:
@@ -142,6 +149,8 @@ def check_source(source: str, *, into: bool, recursive: bool) -> None:
     Raises: NoSuchPath, WrongUsage.
     """
     path = Path(source)
+    if not source:
+        raise NoSuchPath("'': no such local file")  # and not the folder that one is in
     if source == "-":
         if into:
             raise WrongUsage("- has no name of its own: name the file that it becomes, not a folder")
@@ -168,12 +177,16 @@ async def _walk(client: Operations, root: Path, base: str, left_out: Callable[[s
         except OF_ONE_FILE as error:
             yield error
             continue
+        places: dict[str, str] = {}
         for name, kind, size in found:
             path = _remote_place(folder / name, remote, name)
             if kind in LEFT_OUT:
                 left_out(f"{folder / name} is {LEFT_OUT[kind]}: left out")
             elif isinstance(path, ShoalError):
                 yield path
+            elif places.setdefault(path, name) != name:  # letters that are written in two ways are one in the cluster
+                first = folder / places[path]
+                yield WrongUsage(f"{first} and {folder / name} would both become {path}: give one of them another name")
             elif kind == "dir":
                 folders.append((folder / name, path))
             else:

@@ -482,6 +482,49 @@ def test_two_sources_that_would_become_one_file_are_refused_before_one_of_them_i
     assert not (tmp_path / "to").exists()
 
 
+def test_links_are_put_under_their_own_names_and_clash_by_them(shoal, client, tmp_path):
+    for number in "12":
+        (tmp_path / f"target{number}").write_text(number)
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "link").symlink_to(tmp_path / f"target{number}")
+    clash = shoal("put", str(tmp_path / "1" / "link"), str(tmp_path / "2" / "link"), "/to/")
+    assert (clash.exit_code, client.files) == (2, {})
+    (tmp_path / "other").symlink_to(tmp_path / "target1")
+    assert shoal("put", str(tmp_path / "1" / "link"), str(tmp_path / "other"), "/to/").exit_code == 0
+    (tmp_path / "1" / "file").touch()
+    (tmp_path / "folder").symlink_to(tmp_path / "1")
+    assert shoal("put", "-r", str(tmp_path / "folder"), "/to/").exit_code == 0
+    assert set(client.files) == {"/to/link", "/to/other", "/to/folder/file"}
+
+
+COMPOSED, DECOMPOSED = "\u00e9", "e\u0301"
+"""Two local names that are one remote name."""
+
+
+def test_two_names_of_a_folder_that_are_one_in_the_cluster_are_one_line_and_neither_replaces_the_other(shoal, client, tmp_path):
+    for folder in ("tree", COMPOSED, DECOMPOSED):
+        (tmp_path / folder).mkdir()
+    for name in (DECOMPOSED, COMPOSED, "x"):
+        (tmp_path / "tree" / name).write_text(name)
+    result = shoal("put", "-r", str(tmp_path / "tree"), "/tree")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"shoal: {tmp_path}/tree/{DECOMPOSED} and {tmp_path}/tree/{COMPOSED} would both become /tree/{COMPOSED}: "
+        "give one of them another name\n"
+    )
+    assert client.files == {"/tree/x": b"x", f"/tree/{COMPOSED}": DECOMPOSED.encode()}
+    assert shoal("put", "-r", str(tmp_path / COMPOSED), str(tmp_path / DECOMPOSED), "/to").exit_code == 2
+
+
+@pytest.mark.parametrize("options", [(), ("-r",)])
+def test_an_empty_operand_is_no_file_and_not_the_folder_one_is_in(shoal, client, tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").touch()
+    result = shoal("put", *options, "", "/to")  # "$DIR", where nobody has set it
+    assert (result.exit_code, result.stderr) == (3, "shoal: '': no such local file\n")
+    assert client.files == {}
+
+
 def test_a_pipe_given_by_name_is_refused_and_not_waited_for(shoal, client, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     result = shoal("put", str(tmp_path / "pipe"), "/pipe")

@@ -1,5 +1,6 @@
 """Where the process begins: owns the time until the command is loaded, in which a Ctrl-C is one line as well."""
 
+import io
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ INTERRUPTED_EXIT = 130
 def main() -> None:
     """Run the command line of this process and exit."""
     _fill_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name may have letters that the terminal has not
     # Loading takes longer than somebody who sees a typing error. A signal that is ignored (`nohup`, a script's `&`) stays ignored.
     is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_ours:

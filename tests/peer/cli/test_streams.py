@@ -27,10 +27,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield made
 
 
-def run(folder: Path, *arguments: str, streams: str) -> "subprocess.CompletedProcess[str]":
+def run(folder: Path, *arguments: str, streams: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
     """Run a command with its streams redirected by a shell."""
     command = ["bash", "-c", f'"$@" {streams}', "-", sys.executable, "-m", "peer.cli", "--home", "home", *arguments]
-    environ = environment(PYTHONPATH=str(Path(__file__).parents[3]))
+    environ = environment(PYTHONPATH=str(Path(__file__).parents[3]), **more)
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
@@ -53,6 +53,14 @@ def test_input_that_cannot_be_read_is_one_line_that_names_it(folder: Path) -> No
     done = run(folder, "put", "-", "/f", streams="<&-")
     assert (done.returncode, done.stderr) == (1, "shoal: standard input: cannot read it: Bad file descriptor\n")
     assert shoal(folder / "home", "stat", "/f").returncode == 3
+
+
+def test_a_name_that_the_terminal_has_no_letters_for_is_shown_escaped(folder: Path) -> None:
+    assert shoal(folder / "home", "put", str(folder / "tree" / "a"), "/names/\u00e9").returncode == 0
+    for verb in (("ls", "/names"), ("stat", "/names/\u00e9"), ("status",)):
+        done = run(folder, *verb, PYTHONIOENCODING="ascii")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert verb[0] == "status" or "\\xe9" in done.stdout
 
 
 @pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -15,7 +15,7 @@ from peer.cli.service_manager import ServiceManager
 from peer.cli.settings import Settings, Verb, VerbGroup, pass_settings
 from peer.cli.text import size_of, size_text
 from peer.cli.world import build_node_world, discovery_on
-from peer.client.home_files import KEY_FILE, key_for_node, key_text, parsed, remove_node_file, write_key, write_node_file
+from peer.client.home_files import KEY_FILE, key_for_node, key_origin, key_text, parsed, remove_node_file, write_key, write_node_file
 from peer.client.reach import checked_address
 from peer.config import NodeConfig
 from peer.errors import ConnectFailed, NoSuchPath, NotAllowed, ShoalError, StoreCorrupt, WrongUsage
@@ -260,7 +260,7 @@ def key_show(settings: Settings) -> None:
     text = key_text(settings.home)
     if text is None:
         raise NoSuchPath(f"there is no key in {settings.home}: `shoal up` or `shoal key new` makes one")
-    parsed(text, str(settings.home / KEY_FILE))
+    parsed(text, key_origin(settings.home))
     Output(settings).result({"key": text}, text)
 
 

@@ -110,7 +110,7 @@ def key_for_client(home: Path) -> ClusterKey:
             f"there is no key in {home}: run `shoal up` to begin a cluster, "
             f"or put the key of yours there as {KEY_FILE} or into {KEY_VARIABLE}"
         )
-    return parsed(text, _origin(home))
+    return parsed(text, key_origin(home))
 
 
 def key_for_node(home: Path, key_file: Path | None) -> ChosenKey:
@@ -131,7 +131,7 @@ def key_for_node(home: Path, key_file: Path | None) -> ChosenKey:
         return ChosenKey(key, is_new=False)
     known = key_text(home)
     if known is not None:
-        return ChosenKey(parsed(known, _origin(home)), is_new=False)
+        return ChosenKey(parsed(known, key_origin(home)), is_new=False)
     return ChosenKey(new_key(), is_new=True)
 
 
@@ -161,5 +161,6 @@ def node_addresses(home: Path) -> tuple[str, ...]:
     return tuple(address for address in addresses if isinstance(address, str))[:ADDRESSES_READ_MAX]
 
 
-def _origin(home: Path) -> str:
+def key_origin(home: Path) -> str:
+    """Return where `key_text` has the key from."""
     return KEY_VARIABLE if os.environ.get(KEY_VARIABLE, "").strip() else str(home / KEY_FILE)

@@ -57,6 +57,15 @@ def test_the_key_in_the_environment_comes_first(shoal, home, monkeypatch):
     assert shoal("key", "show").stdout == text + "\n"
 
 
+def test_a_spoilt_key_in_the_environment_is_named_as_what_it_is(shoal, home, monkeypatch):
+    assert shoal("key", "new").exit_code == 0
+    monkeypatch.setenv("SHOAL_KEY", "nonsense")
+    for command in (("key", "show"), ("ls",)):
+        result = shoal(*command)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("shoal: SHOAL_KEY is not a key of shoal")
+
+
 def test_a_command_without_a_key_is_not_allowed_and_says_what_to_do(shoal):
     result = shoal("ls")
     assert result.exit_code == 8

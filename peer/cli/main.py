@@ -11,7 +11,7 @@ from peer.cli.completion import completion
 from peer.cli.demo import demo
 from peer.cli.file_verbs import cat, cp, get, ls, mkdir, mv, put, rm, stat, where
 from peer.cli.node_verbs import key, up
-from peer.cli.output import drop_stdout, report_error
+from peer.cli.output import report_error
 from peer.cli.settings import Settings, VerbGroup
 from peer.cli.start import INTERRUPTED, INTERRUPTED_CODE, INTERRUPTED_EXIT
 from peer.cli.status import status
@@ -44,7 +44,6 @@ class Shoal(VerbGroup):
         except KeyboardInterrupt:
             raise Interrupted from None
         except BrokenPipeError:
-            drop_stdout()  # Python would complain once more while it flushes at exit
             raise click.exceptions.Exit(0) from None
 
     def main(self, args: Sequence[str] | None = None, **extra: object) -> None:  # type: ignore[override]  # never returns a value

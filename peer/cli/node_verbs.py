@@ -185,9 +185,9 @@ def tell(output: Output, stop: asyncio.Future[None], event: NodeEvent) -> None:
         case Ready(name, node_id, address, members):
             identifier = node_id.hex()
             document = {"event": "ready", "name": name, "id": identifier, "address": address, "members": members}
-            output.result(document, f"ready {name} {identifier} {address} members={members}")
+            output.event(document, f"ready {name} {identifier} {address} members={members}")
         case MembersChanged(before, after):
-            output.result({"event": "members", "before": before, "after": after}, f"members {before}->{after}")
+            output.event({"event": "members", "before": before, "after": after}, f"members {before}->{after}")
         case AddressesChanged(addresses):
             output.note(f"this node is reached at {', '.join(addresses)} from now on")
         case Notice(text):

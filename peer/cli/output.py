@@ -9,7 +9,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -25,8 +26,8 @@ PROGRESS_PER_SECOND = 4
 PIPE_COLUMNS = 8192
 
 
-class StdoutConsole(Console):
-    """Standard output for styled text; a reader of it that has gone is told as what it is, not as the end of the process."""
+class StreamConsole(Console):
+    """A standard stream for styled text; a reader of it that has gone is told as what it is, not as the end of the process."""
 
     def on_broken_pipe(self) -> None:
         """Raise what rich has caught."""
@@ -35,23 +36,32 @@ class StdoutConsole(Console):
 
 @contextmanager
 def on_stdout() -> Iterator[None]:
-    """Write to standard output in the block.
+    """Write to standard output in the block. Once that has failed, what is still written vanishes.
 
     Raises: ShoalError when it cannot be written; BrokenPipeError when nobody reads it any more.
     """
     try:
         yield
-    except BrokenPipeError:
-        raise
     except OSError as error:
-        drop_stdout()  # what did not fit is still in its buffer, and would fail again at the end
+        _drop(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            raise
         raise ShoalError(f"standard output: cannot write it: {error.strerror or error}") from None
 
 
-def drop_stdout() -> None:
-    """Let what is still written to standard output vanish."""
+@contextmanager
+def on_stderr() -> Iterator[None]:
+    """Write to standard error in the block. Where that fails there is nobody to tell; the exit code says it."""
+    try:
+        yield
+    except OSError:
+        _drop(sys.stderr)
+
+
+def _drop(stream: TextIO) -> None:
+    # What did not fit is still in its buffer, and would fail again at the end.
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, stream.fileno())
     os.close(null)
 
 
@@ -61,8 +71,8 @@ class Output:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         # Rich leaves colours out itself when the stream is no terminal or NO_COLOR is set; a pipe gets whole lines.
-        self.console = StdoutConsole(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
-        self.error_console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+        self.console = StreamConsole(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+        self.error_console = StreamConsole(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
     @property
     def is_json(self) -> bool:
@@ -79,10 +89,13 @@ class Output:
         Where nobody listens any more (`shoal put -r … | head`), the work goes on all the same.
         """
         if self.is_json or not self._settings.quiet:
-            try:
+            with suppress(BrokenPipeError):
                 self.result(document, text)
-            except BrokenPipeError:
-                drop_stdout()
+
+    def event(self, document: dict[str, object], text: str) -> None:
+        """Say what has happened to a node. As `result`, but a node outlives whoever reads it, and a disk that has no room for it."""
+        with suppress(BrokenPipeError, ShoalError):
+            self.result(document, text)
 
     def show(self, what: RenderableType) -> None:
         """Show a table or styled text to people; silent with --json and --quiet."""
@@ -97,7 +110,7 @@ class Output:
     def note(self, text: str) -> None:
         """Say something that is no result; silent with --quiet and --json."""
         if not (self._settings.quiet or self.is_json):
-            self.error_console.print(printable(text), markup=False)
+            self._to_stderr(printable(text))
 
     def left_out(self, text: str) -> None:
         """Say what a command leaves out, as its help says that it does; silent with --quiet."""
@@ -106,7 +119,7 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Say something that a person should know even with --quiet."""
-        self.error_console.print(f"shoal: {printable(text)}", markup=False)
+        self._to_stderr(f"shoal: {printable(text)}")
 
     def error(self, error: ShoalError) -> None:
         """Say what failed, in one line."""
@@ -142,6 +155,10 @@ class Output:
         with Live(console=self.console, auto_refresh=False, vertical_overflow="visible") as live:
             yield lambda what: live.update(what, refresh=True)
 
+    def _to_stderr(self, text: str) -> None:
+        with on_stderr():
+            self.error_console.print(text, markup=False)
+
     def write(self, text: str) -> None:
         """Write `text` as it is: not through rich, which would wrap lines and see markup in names."""
         with on_stdout():
@@ -155,8 +172,9 @@ def report_error(error: ShoalError, *, as_json: bool) -> None:
         text = json_text({"error": str(error), "code": error.code, "detail": {"exit_code": error.exit_code}})
     else:
         text = f"shoal: {printable(str(error))}"
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    with on_stderr():
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def json_text(document: dict[str, object]) -> str:

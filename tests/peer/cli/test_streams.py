@@ -1,7 +1,12 @@
 """What becomes of a command whose standard streams are gone, full or closed. Processes of their own."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +16,7 @@ from test_up import environment, shoal, up  # it lies beside this one
 SECONDS = 20.0
 STATUS = ("status",)
 PUT = ("put", "-r", "tree", "/put")
+ALONE = ("--listen", "127.0.0.1:0", "--no-discovery")
 FULL = "shoal: standard output: cannot write it: No space left on device\n"
 
 
@@ -31,7 +37,7 @@ def run(folder: Path, *arguments: str, streams: str = "", **more: str) -> "subpr
     """Run a command with its streams redirected by a shell."""
     command = ["bash", "-c", f'"$@" {streams}', "-", sys.executable, "-m", "peer.cli", "--home", "home", *arguments]
     environ = environment(PYTHONPATH=str(Path(__file__).parents[3]), **more)
-    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False)
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=2 * SECONDS, check=False)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +59,33 @@ def test_input_that_cannot_be_read_is_one_line_that_names_it(folder: Path) -> No
     done = run(folder, "put", "-", "/f", streams="<&-")
     assert (done.returncode, done.stderr) == (1, "shoal: standard input: cannot read it: Bad file descriptor\n")
     assert shoal(folder / "home", "stat", "/f").returncode == 3
+
+
+@pytest.mark.parametrize("streams", ["2>&1 | true; exit ${PIPESTATUS[0]}", "2> /dev/full"])
+def test_an_error_that_nobody_can_read_has_its_exit_code_all_the_same(folder: Path, streams: str) -> None:
+    assert run(folder, "ls", "/nope", streams=streams).returncode == 3
+
+
+@pytest.mark.parametrize("streams", ["2>&1 | head -1; exit ${PIPESTATUS[0]}", "> /dev/full 2>&1"])
+def test_a_node_outlives_whoever_reads_what_it_says(tmp_path: Path, streams: str) -> None:
+    home, joiner = tmp_path / "home", tmp_path / "joiner"
+    assert shoal(home, "key", "new").returncode == 0
+    node = threading.Thread(target=lambda: ends.append(run(tmp_path, "up", "--found", *ALONE, streams=streams)), daemon=True)
+    ends: list[subprocess.CompletedProcess[str]] = []
+    node.start()
+    while not (home / "node.json").exists():
+        time.sleep(0.1)
+    running = json.loads((home / "node.json").read_text())
+    try:
+        with up(joiner, "--key-file", str(home / "cluster.key"), "--join", running["address"]) as other:
+            other.ready()
+            time.sleep(2)  # the first has said so as well, or tried to
+            members = json.loads(shoal(joiner, "status", "--json").stdout)["members"]
+            assert [member["state"] for member in members] == ["alive", "alive"]
+    finally:
+        os.kill(running["pid"], signal.SIGTERM)
+        node.join(SECONDS)
+    assert ends[0].returncode == 0
 
 
 def test_a_name_that_the_terminal_has_no_letters_for_is_shown_escaped(folder: Path) -> None:

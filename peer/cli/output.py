@@ -98,9 +98,10 @@ class Output:
             self.result(document, text)
 
     def show(self, what: RenderableType) -> None:
-        """Show a table or styled text to people; silent with --json and --quiet."""
+        """Show a table or styled text to people; silent with --json and --quiet. As with `done`, the work goes on without a reader."""
         if not (self._settings.quiet or self.is_json):
-            self.print(what)
+            with suppress(BrokenPipeError):
+                self.print(what)
 
     def print(self, what: RenderableType) -> None:
         """Show styled text that was asked for."""

@@ -55,6 +55,13 @@ def test_output_that_has_no_room_is_one_line_that_names_it(folder: Path, verb: t
     assert (done.returncode, done.stderr) == (1, FULL)
 
 
+def test_steps_that_are_shown_go_on_without_a_reader() -> None:
+    steps = "from peer.cli.output import Output, Settings; output = Output(Settings()); output.show('1'); output.show('2'); exit(7)"
+    command = ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "-", sys.executable, "-c", "import time; time.sleep(0.5); " + steps]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (done.returncode, done.stderr) == (7, "")  # the exit code of a demo says what came of all of them
+
+
 def test_input_that_cannot_be_read_is_one_line_that_names_it(folder: Path) -> None:
     done = run(folder, "put", "-", "/f", streams="<&-")
     assert (done.returncode, done.stderr) == (1, "shoal: standard input: cannot read it: Bad file descriptor\n")

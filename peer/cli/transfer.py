@@ -185,8 +185,8 @@ async def _walk(client: Operations, root: Path, base: str, left_out: Callable[[s
             elif isinstance(path, ShoalError):
                 yield path
             elif places.setdefault(path, name) != name:  # letters that are written in two ways are one in the cluster
-                first = folder / places[path]
-                yield WrongUsage(f"{first} and {folder / name} would both become {path}: give one of them another name")
+                twins = f"{folder / places[path]} and {folder / name}"
+                yield WrongUsage(f"{twins} would both become {path} (they differ in how a letter is written): rename one")
             elif kind == "dir":
                 folders.append((folder / name, path))
             else:

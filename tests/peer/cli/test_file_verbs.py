@@ -509,8 +509,8 @@ def test_two_names_of_a_folder_that_are_one_in_the_cluster_are_one_line_and_neit
     result = shoal("put", "-r", str(tmp_path / "tree"), "/tree")
     assert result.exit_code == 2
     assert result.stderr == (
-        f"shoal: {tmp_path}/tree/{DECOMPOSED} and {tmp_path}/tree/{COMPOSED} would both become /tree/{COMPOSED}: "
-        "give one of them another name\n"
+        f"shoal: {tmp_path}/tree/{DECOMPOSED} and {tmp_path}/tree/{COMPOSED} would both become /tree/{COMPOSED} "
+        "(they differ in how a letter is written): rename one\n"
     )
     assert client.files == {"/tree/x": b"x", f"/tree/{COMPOSED}": DECOMPOSED.encode()}
     assert shoal("put", "-r", str(tmp_path / COMPOSED), str(tmp_path / DECOMPOSED), "/to").exit_code == 2

@@ -24,6 +24,9 @@ OPERATION_SECONDS = 30.0
 RETRY_SECONDS = 0.2
 """Pause before everything is tried again."""
 
+CHUNKS_AT_ONCE = 32
+"""Chunks that one client fetches at a time, and so many that it stores, over all its operations. The others wait, and no clock runs."""
+
 
 def milliseconds(seconds: float) -> int:
     """Return a timeout as the deadline of a message."""

@@ -24,6 +24,7 @@ from peer.errors import (
     WrongUsage,
 )
 from peer.files.access import (
+    CHUNKS_AT_ONCE,
     OPERATION_SECONDS,
     PUBLISH_SECONDS,
     RETRY_SECONDS,
@@ -53,6 +54,8 @@ NOTHING = Stored(NO_CONTENT, 0, frozenset(), None)
 """What a folder and a tombstone contain."""
 FILE_MODE = 0o644
 FOLDER_MODE = 0o755
+ROWS_AT_ONCE = 256
+"""Rows, and pages of rows, that one client reads or writes at a time. The others wait: of all at once most would be answered too late."""
 KNOWN_FOLDERS_MAX = 4096
 """Folders that one client has seen exist: their markers are not read again before each put."""
 
@@ -63,6 +66,8 @@ class Operations:
     def __init__(self, access: Access) -> None:
         self._access = access
         self._reader = ChunkReader(access)
+        self._row_turns = asyncio.Semaphore(ROWS_AT_ONCE)
+        self._store_turns = asyncio.Semaphore(CHUNKS_AT_ONCE)
         self._known_folders: dict[str, None] = {}
         self._making_folders = asyncio.Lock()
         self._looks: dict[str, _Looks] = {}
@@ -91,7 +96,7 @@ class Operations:
         """
         path = _checked(path)
         with _as_unknown_as_before(op_id):
-            row = await read_row(self._access, path)
+            row = await self._read_row(path)
             attempt = self._begin(row, op_id)
             done = await self._done_before(row, attempt)
             if done is not None:
@@ -99,7 +104,7 @@ class Operations:
             _refuse_folder(row)
             await self._missing_folders(ancestors(path))
             try:
-                stored = await store_content(self._access, read, size, on_progress or _no_progress)
+                stored = await store_content(self._access, read, size, on_progress or _no_progress, self._store_turns)
             except Unavailable as error:
                 raise Unavailable(f"{path}: {error}") from None
             if modified_milliseconds is None:
@@ -138,7 +143,7 @@ class Operations:
         """
         source, target = _two_paths(source, target)
         with _as_unknown_as_before(op_id):
-            row = await read_row(self._access, target)
+            row = await self._read_row(target)
             attempt = self._begin(row, op_id)
             done = await self._done_before(row, attempt)
             if done is not None:
@@ -159,7 +164,7 @@ class Operations:
         row, version = await self._find_file(source)
         if len(siblings(row)) > 1:
             raise AlreadyThere(f"{row.path} has concurrent versions: put what shall stand there, which supersedes them all, then move it")
-        superseded = await read_row(self._access, target)
+        superseded = await self._read_row(target)
         _refuse_folder(superseded)
         result = await self._copy(version, source, self._begin(superseded))
         try:
@@ -349,6 +354,14 @@ class Operations:
 
     # -- inside --------------------------------------------------------------
 
+    async def _read_row(self, path: str) -> Row:
+        """Return the row of `path`; empty if it was never written.
+
+        Raises: Unavailable.
+        """
+        async with self._row_turns:
+            return await read_row(self._access, path)
+
     async def _find(self, path: str) -> tuple[Row, Version]:
         """Return the row and the version that `path` names: the winner, or by its conflict name another one.
 
@@ -356,13 +369,13 @@ class Operations:
         """
         if path == ROOT:
             raise WrongUsage("/ is the root of all folders: name something in it")
-        row = await read_row(self._access, path)
+        row = await self._read_row(path)
         version = winner(row)
         if version is not None:
             return row, version
         base = base_of_conflict(name_of(path))
         if base is not None:
-            row = await read_row(self._access, join(parent_of(path), base))
+            row = await self._read_row(join(parent_of(path), base))
             for other in siblings(row)[1:]:
                 if entry_of(row, other).path == path:
                     return row, other
@@ -378,7 +391,8 @@ class Operations:
         """Yield what is in a folder, whether it is marked or not."""
         after = ""
         while True:
-            rows, after = await read_page(self._access, folder, after)
+            async with self._row_turns:
+                rows, after = await read_page(self._access, folder, after)
             for row in rows:
                 for version in siblings(row):
                     entry = entry_of(row, version)
@@ -439,7 +453,7 @@ class Operations:
         for folder in folders:
             if folder in self._known_folders:
                 continue
-            row = await read_row(self._access, folder)
+            row = await self._read_row(folder)
             standing = winner(row)
             if standing is None:
                 missing.append(row)
@@ -486,7 +500,7 @@ class Operations:
                 del self._looks[folder]
 
     async def _recheck(self, folder: str) -> None:
-        if winner(await read_row(self._access, folder)) is None:
+        if winner(await self._read_row(folder)) is None:
             self._forget_folders(folder)
             await self._make_again(folder)
 
@@ -506,6 +520,10 @@ class Operations:
 
         Raises: AlreadyThere, ShoalError, Unavailable (no replica can have stored it), OutcomeUnknown.
         """
+        async with self._row_turns:
+            return await self._publish_in_turn(attempt, kind, stored, mode, modified)
+
+    async def _publish_in_turn(self, attempt: Attempt, kind: Kind, stored: Stored, mode: int, modified: int) -> tuple[Dot, int]:
         path = attempt.path
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + OPERATION_SECONDS

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from peer.errors import DataLost, LinkLost, RequestFailed, Unavailable
-from peer.files.access import OPERATION_SECONDS, RETRY_SECONDS, Access, milliseconds
+from peer.files.access import CHUNKS_AT_ONCE, OPERATION_SECONDS, RETRY_SECONDS, Access, milliseconds
 from protocol.errors import ErrorCode
 from protocol.hashing import Buffer
 from protocol.identity import ChunkId, NodeId
@@ -31,6 +31,7 @@ class ChunkReader:
 
     def __init__(self, access: Access) -> None:
         self._access = access
+        self._turns = asyncio.Semaphore(CHUNKS_AT_ONCE)
         self._in_flight: dict[NodeId, int] = {}
 
     async def read(self, content: Content, size: int, begin: int, end: int, write: Write) -> None:
@@ -121,9 +122,11 @@ class ChunkReader:
         Raises: DataLost when every member was asked and none has it, Unavailable when some could not be asked.
         """
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + OPERATION_SECONDS
+        give_up_at: float | None = None
         while True:
-            chunk, without, failures = await self._fetch_from(self._order(chunk_id), chunk_id)
+            async with self._turns:
+                give_up_at = give_up_at or loop.time() + OPERATION_SECONDS
+                chunk, without, failures = await self._fetch_from(self._order(chunk_id), chunk_id)
             if chunk is not None:
                 return chunk
             if not failures:

@@ -49,8 +49,8 @@ class Stored:
     """Copies of the chunk that has the fewest; None when there are no chunks."""
 
 
-async def store_content(access: Access, read: Read, size: int | None, progress: Progress) -> Stored:
-    """Store all that `read` returns; `size` bytes, unless it is not known.
+async def store_content(access: Access, read: Read, size: int | None, progress: Progress, turns: asyncio.Semaphore) -> Stored:
+    """Store all that `read` returns; `size` bytes, unless it is not known. Each chunk takes one of `turns` while it is sent.
 
     Raises: SourceChanged, Unavailable. In either case nothing became visible.
     """
@@ -60,7 +60,7 @@ async def store_content(access: Access, read: Read, size: int | None, progress: 
     if len(first) <= limits.INLINE_BYTES_MAX:
         progress(len(first))
         return Stored(inline_content(first), len(first), frozenset(), None)
-    writer = ChunkWriter(access, progress)
+    writer = ChunkWriter(access, progress, turns)
     tree = _Tree(writer)
     try:
         pending = first + await source.take(chunk_bytes - len(first))
@@ -107,11 +107,12 @@ class _Source:
 class ChunkWriter:
     """Sends chunks, several at a time."""
 
-    def __init__(self, access: Access, progress: Progress) -> None:
+    def __init__(self, access: Access, progress: Progress, turns: asyncio.Semaphore) -> None:
         self.holders: set[NodeId] = set()
         self.copies: int | None = None
         self._access = access
         self._progress = progress
+        self._turns = turns
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight = 0
         self._ended = asyncio.Event()
@@ -167,7 +168,8 @@ class ChunkWriter:
         self._ended.set()
 
     async def _store(self, chunk_id: ChunkId, data: Buffer, turn: int, tag: ChunkTag) -> None:
-        holders = await self._store_somewhere(chunk_id, data, turn)
+        async with self._turns:
+            holders = await self._store_somewhere(chunk_id, data, turn)
         self.holders.update(holders)
         self.copies = len(holders) if self.copies is None else min(self.copies, len(holders))
         if tag is ChunkTag.DATA:

@@ -1,0 +1,82 @@
+"""However many operations are under way, a cluster is asked for no more at a time than it answers in time."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from peer.errors import RequestFailed
+from peer.files.access import CHUNKS_AT_ONCE
+from peer.files.operations import ROWS_AT_ONCE, Operations
+from peer.link import Reply
+from protocol.hashing import Buffer
+from protocol.identity import ClusterId, NodeId
+from protocol.layout import Member, genesis
+from protocol.messages import ChunkGet, ChunkPut, Failure, ListFetch, PeerInfo, Request, RowFetch, RowPublish
+from protocol.testing.model import NodeModel
+from protocol.testing.pair import some_node_id
+
+NODE_ID = some_node_id("model")
+CALLS = 3 * ROWS_AT_ONCE
+
+
+class ModelCluster:
+    """Access to a correct node in memory, which takes a moment for each answer and counts what is asked at a time."""
+
+    name = "tester"
+
+    def __init__(self) -> None:
+        self.node_id = NODE_ID
+        self.layout = genesis(ClusterId(bytes(16)), Member(NODE_ID, "model", "", 1, ()))
+        self.compute = self.wall_clock = self.entropy = self
+        self.open: Counter[type[Request]] = Counter()
+        self.most: Counter[type[Request]] = Counter()
+        self._model = NodeModel(PeerInfo(NODE_ID, "model", ()), self.layout)
+
+    async def request(self, node_id: NodeId, message: Request, payload: Buffer = b"", *, timeout_seconds: float) -> Reply:
+        kind = type(message)
+        self.open[kind] += 1
+        self.most[kind] = max(self.most[kind], self.open[kind])
+        await asyncio.sleep(0)
+        self.open[kind] -= 1
+        answer, data = self._model.answer(message, bytes(payload))
+        if isinstance(answer, Failure):
+            raise RequestFailed(answer.code, answer.reason, answer.layout_version)
+        return Reply(answer, memoryview(data))
+
+    def preferred(self, nodes: Sequence[NodeId]) -> list[NodeId]:
+        return list(nodes)
+
+    async def run(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+    def milliseconds(self) -> int:
+        return 0
+
+    def token(self, label: str, count: int) -> bytes:
+        return os.urandom(count)
+
+
+async def test_many_calls_at_once_ask_for_so_many_rows_at_a_time_and_no_more() -> None:
+    cluster = ModelCluster()
+    operations = Operations(cluster)
+    await asyncio.gather(*(operations.put_bytes(f"/{number}", b"%d" % number) for number in range(CALLS)))
+    contents = await asyncio.gather(*(operations.get_bytes(f"/{number}") for number in range(CALLS)))
+    assert contents == [b"%d" % number for number in range(CALLS)]
+
+    async def names() -> list[str]:
+        return [entry.name async for entry in operations.list("/folder")]
+
+    await operations.put_bytes("/folder/file", b"")
+    assert await asyncio.gather(*(names() for _ in range(CALLS))) == [["file"]] * CALLS
+    assert [cluster.most[kind] for kind in (RowFetch, RowPublish, ListFetch)] == [ROWS_AT_ONCE] * 3
+
+
+async def test_many_transfers_at_once_have_so_many_chunks_on_their_way_and_no_more() -> None:
+    cluster = ModelCluster()
+    operations = Operations(cluster)
+    data = [os.urandom(5000) for _ in range(2 * CHUNKS_AT_ONCE)]
+    await asyncio.gather(*(operations.put_bytes(f"/{number}", each) for number, each in enumerate(data)))
+    assert await asyncio.gather(*(operations.get_bytes(f"/{number}") for number in range(len(data)))) == data
+    assert [cluster.most[kind] for kind in (ChunkPut, ChunkGet)] == [CHUNKS_AT_ONCE] * 2

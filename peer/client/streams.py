@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -176,6 +177,10 @@ class _Stream:
         self._task.cancel()
         await asyncio.wait([self._task])
 
+    def __del__(self) -> None:
+        """Stop fetching for a reader that was forgotten."""
+        _stop_forgotten(self._task)
+
 
 class _Pipe:
     """Bytes from one task to another, PIPE_BYTES of them and what was put last."""
@@ -228,9 +233,13 @@ class RemoteWriter:
 
     def __init__(self, operations: Operations, path: str, op_id: bytes | None) -> None:
         self._path = path
-        self._pipe = _Pipe()
+        self._pipe = pipe = _Pipe()
         self._closed = False
-        self._put = _background(operations.put(path, self._read, size=None, op_id=op_id), self._pipe)
+
+        async def read(count: int) -> bytes:
+            return bytes(await pipe.take(count))  # knows nothing of the writer, which may be forgotten
+
+        self._put = _background(operations.put(path, read, size=None, op_id=op_id), pipe)
 
     @property
     def closed(self) -> bool:
@@ -283,8 +292,9 @@ class RemoteWriter:
         else:
             await self.abort()
 
-    async def _read(self, count: int) -> bytes:
-        return bytes(await self._pipe.take(count))
+    def __del__(self) -> None:
+        """Leave everything as it was when the writer was forgotten."""
+        _stop_forgotten(self._put)
 
 
 def _background(work: Coroutine[None, None, T], pipe: _Pipe) -> asyncio.Task[T]:
@@ -298,6 +308,13 @@ def _background(work: Coroutine[None, None, T], pipe: _Pipe) -> asyncio.Task[T]:
     task = asyncio.get_running_loop().create_task(work)
     task.add_done_callback(end)
     return task
+
+
+def _stop_forgotten(task: asyncio.Task[T]) -> None:
+    """Cancel a task at whose pipe nobody is left, from whichever thread collects it: it would wait for ever."""
+    if not task.done():
+        with suppress(RuntimeError):  # its loop is closed
+            task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 def _result(task: asyncio.Task[T], given_up: str) -> T:

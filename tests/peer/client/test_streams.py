@@ -3,7 +3,7 @@
 import asyncio
 import gc
 
-from peer.client.streams import RemoteReader, RemoteWriter
+from peer.client.streams import PIPE_BYTES, RemoteReader, RemoteWriter
 from peer.errors import Unavailable
 from peer.files.entries import Entry
 
@@ -36,5 +36,45 @@ async def test_an_error_that_nobody_waits_for_any_more_is_not_told_as_a_bug() ->
     del reader, reading
     for _ in range(3):
         await asyncio.sleep(0)
+    gc.collect()
+    assert not told
+
+
+class Endless(Failing):
+    """Operations that wait for more than they get, and content of which nobody takes all."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    async def put(self, path, read, **options):
+        try:
+            while await read(10):
+                pass
+        finally:
+            self.ended.append("put")
+
+    async def read(self, begin, end, write):
+        try:
+            for _ in range(begin and 10):
+                await write(bytes(PIPE_BYTES))
+            await write(bytes(end - begin))
+        finally:
+            self.ended.append(f"read from {begin}")
+
+
+async def test_what_is_never_closed_stops_without_a_sound_when_it_is_forgotten() -> None:
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    cluster = Endless()
+    reader = RemoteReader(cluster)
+    await reader.read(10)
+    await reader.read(10)
+    writer = RemoteWriter(cluster, "/f", None)
+    await writer.write(b"x")
+    await asyncio.sleep(0)
+    del reader, writer
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert sorted(cluster.ended) == ["put", "read from 0", "read from 10"]
     gc.collect()
     assert not told

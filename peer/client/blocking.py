@@ -16,7 +16,7 @@ import concurrent.futures
 import io
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -157,6 +157,7 @@ class BlockingWriter:
     def __init__(self, writer: RemoteWriter, loop: "LoopThread") -> None:
         self._writer = writer
         self._loop = loop
+        self._position = 0
         self._in_block = False
         self._is_closed = False
 
@@ -179,7 +180,18 @@ class BlockingWriter:
         """Take `data`."""
         if self._is_closed:
             raise ValueError("the file is closed")
-        return self._loop.run(self._writer.write(data))
+        count = self._loop.run(self._writer.write(data))
+        self._position += count
+        return count
+
+    def writelines(self, lines: Iterable[Buffer]) -> None:
+        """Take each of `lines`."""
+        for line in lines:
+            self.write(line)
+
+    def tell(self) -> int:
+        """Return how many bytes were written."""
+        return self._position
 
     def flush(self) -> None:
         """Nothing is held back here; what was written becomes durable when the file appears."""

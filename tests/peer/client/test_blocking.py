@@ -92,10 +92,15 @@ def test_archives_and_tables_are_written_to_the_cluster_and_read_from_it(client:
     with client.open("/archive.zip") as source, zipfile.ZipFile(source) as archive:
         assert archive.testzip() is None
         assert {name: archive.read(name) for name in reversed(archive.namelist())} == members
-    with client.create("/archive.tar") as target, tarfile.open(fileobj=target, mode="w|") as tar:
-        tar.addfile(tarfile.TarInfo("empty"))
-    with client.open("/archive.tar") as source, tarfile.open(fileobj=source) as tar:
-        assert tar.getnames() == ["empty"]
+    for mode in ("w|", "w", "w:gz"):
+        with client.create("/archive.tar") as target, tarfile.open(fileobj=target, mode=mode) as tar:
+            tar.addfile(tarfile.TarInfo("empty"))
+        with client.open("/archive.tar") as source, tarfile.open(fileobj=source) as tar:
+            assert tar.getnames() == ["empty"]
+    with client.create("/lines") as target:
+        target.writelines([b"one\n", b"two\n"])
+        assert target.tell() == 8
+    assert client.get_bytes("/lines") == b"one\ntwo\n"
     rows = [[str(number), f"é {number}"] for number in range(5000)]
     with client.create("/table.csv") as target, io.TextIOWrapper(target, encoding="utf-8", newline="") as text:
         csv.writer(text).writerows(rows)

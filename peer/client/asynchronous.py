@@ -19,10 +19,8 @@ from peer.client.home_files import default_home, key_for_client, parsed
 from peer.client.local_files import get_file, put_file
 from peer.client.reach import checked_address, find_session
 from peer.client.streams import RemoteReader, RemoteWriter
-from peer.errors import NoSuchPath
 from peer.files.entries import Entry, PutResult
 from peer.files.operations import Operations
-from protocol.paths import ROOT
 
 
 class Client(Operations):
@@ -93,18 +91,6 @@ class Client(Operations):
     def create(self, path: str, *, op_id: bytes | None = None) -> RemoteWriter:
         """Write the file `path` piece by piece. It appears when the writer is closed, and supersedes what is there now."""
         return RemoteWriter(self, path, op_id)
-
-    async def exists(self, path: str) -> bool:
-        """Return whether there is a file or a folder at `path`.
-
-        Raises: WrongUsage, Unavailable.
-        """
-        try:
-            if path != ROOT:
-                await self.entry(path)
-        except NoSuchPath:
-            return False
-        return True
 
 
 def _no_progress(count: int) -> None:

@@ -304,6 +304,19 @@ class Operations:
         """
         return entry_of(*await self._find(_checked(path)))
 
+    async def exists(self, path: str) -> bool:
+        """Return whether there is a file or a folder at `path`.
+
+        Raises: WrongUsage, Unavailable.
+        """
+        path = _checked(path, root=True)
+        try:
+            if path != ROOT:
+                await self._find(path)
+        except NoSuchPath:
+            return False
+        return True
+
     async def stat(self, path: str) -> Stat:
         """Look closely at one path.
 
@@ -696,6 +709,8 @@ def _two_paths(source: str, target: str) -> tuple[str, str]:
 
 
 def _checked(path: str, *, root: bool = False) -> str:
+    if not isinstance(path, str):
+        raise TypeError(f"a path is a str, not {path!r}")
     try:
         path = normalise(path)
     except InvalidPath as error:

@@ -12,7 +12,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from random import Random
 
 import pytest
@@ -219,6 +219,17 @@ def test_a_closed_client_says_so_and_its_files_close_without_a_sound(cluster, re
     assert file.closed
     gc.collect()
     assert not [str(warning.message) for warning in recwarn if issubclass(warning.category, RuntimeWarning | ResourceWarning)]
+
+
+def test_what_is_no_path_at_all_is_a_type_error(client: BlockingClient) -> None:
+    for path in (None, b"/bytes", 3, PurePosixPath("/a")):
+        for use in (client.get_bytes, client.exists, lambda path: next(client.list(path)), lambda path: client.copy("/a", path)):
+            with pytest.raises(TypeError, match="a path is a str"):
+                use(path)
+    for spelling in ("/", "//"):
+        assert client.exists(spelling)
+    with pytest.raises(peer.WrongUsage, match="begins with /"):
+        client.exists("")
 
 
 def test_a_callback_that_uses_the_client_is_told_that_it_cannot(client: BlockingClient) -> None:

@@ -17,7 +17,7 @@ from rich.console import Group
 from rich.text import Text
 
 from peer.cli.bench_costs import Costs, mean, measure_costs
-from peer.cli.local_nodes import LocalNodes
+from peer.cli.local_nodes import LocalNodes, end_with_this_task
 from peer.cli.output import Output, plain_table
 from peer.cli.settings import Settings, Verb, pass_settings
 from peer.cli.text import size_of, size_text
@@ -107,6 +107,7 @@ async def measure(output: Output, nodes_count: int, large_bytes: int, small_file
 
     Raises: ShoalError when the cluster does not come up, or what comes back is not what went in.
     """
+    end_with_this_task()
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as name:
         folder = Path(name)
         output.note("measuring this machine ...")

@@ -7,7 +7,6 @@ with 0 only if every step held.
 import asyncio
 import os
 import random
-import signal
 import tempfile
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from blake3 import blake3
 from rich.table import Table
 from rich.text import Text
 
-from peer.cli.local_nodes import LocalNode, LocalNodes
+from peer.cli.local_nodes import LocalNode, LocalNodes, end_with_this_task
 from peer.cli.output import Output
 from peer.cli.settings import Settings, Verb, pass_settings
 from peer.cli.text import size_text
@@ -71,9 +70,7 @@ class Demo:
 
         Raises: ShoalError as soon as something did not hold.
         """
-        task = asyncio.current_task()
-        assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # so that no node outlives the demo
+        end_with_this_task()
         with tempfile.TemporaryDirectory(prefix="shoal-demo-") as name:
             folder = Path(name)
             nodes = LocalNodes(folder / "homes", list(NAMES[: self._count]))

@@ -1,11 +1,12 @@
 """Nodes as processes of this machine, each with a home of its own under one folder and one key for all.
 
-Owns their processes: starting, waiting for what they say, killing, and that none outlives the command. Used by the demo.
+Owns their processes: starting, waiting for what they say, killing, and that none outlives the command. Used by the demo and the bench.
 """
 
 import asyncio
 import os
 import re
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
@@ -18,6 +19,15 @@ LOOPBACK = "127.0.0.1"
 STOP_SECONDS = 10.0
 _READY = re.compile(r"ready (\S+) ([0-9a-f]+) (\S+:\d+) members=(\d+)")
 _MEMBERS = re.compile(r"members (\d+)->(\d+)")
+
+
+def end_with_this_task() -> None:
+    """Let the end of the terminal and SIGTERM cancel the calling task, as Ctrl-C does, so that it stops its nodes."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 class LocalNode:

@@ -1,5 +1,6 @@
 """The command `shoal`: its verbs, and the one place where an error becomes a line and an exit code."""
 
+import asyncio
 import logging
 import sys
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ class Shoal(VerbGroup):
             command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "shoal"
             message = " ".join(error.format_message().split()).rstrip(".")
             fail(WrongUsage(f"{message}: see `{command} --help`"), settings)
-        except (click.Abort, KeyboardInterrupt):
+        except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
             fail(Interrupted(), settings)
         except OSError as error:
             subject = f"{error.filename}: " if error.filename else ""

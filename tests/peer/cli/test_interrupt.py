@@ -1,6 +1,7 @@
 """Ctrl-C: one line, and an exit code of its own."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -74,3 +75,25 @@ def test_where_interrupts_are_ignored_they_stay_ignored() -> None:
 def test_the_exit_codes_in_the_readme_name_130() -> None:
     text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     assert re.search(r"Exit codes:(?:(?!\n\n).)*\b130 interrupted", text, re.DOTALL)
+
+
+@pytest.mark.parametrize(("verb", "number"), [("demo", signal.SIGTERM), ("demo", signal.SIGHUP), ("bench", signal.SIGTERM)])
+def test_no_node_outlives_the_command_that_started_it(verb: str, number: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "peer.cli", verb]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**environment(), "TMPDIR": str(tmp_path)}
+    ) as process:
+        try:
+            while not (said := list(tmp_path.glob("*/homes/ada/node.json"))):
+                assert process.poll() is None
+                time.sleep(0.05)
+            node = json.loads(said[0].read_text())["pid"]
+            process.send_signal(number)
+            assert process.wait(timeout=SECONDS) == 130
+        finally:
+            process.kill()
+        assert process.stderr is not None
+        assert process.stderr.read().splitlines()[-1] == f"shoal: {LINE}"
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(node, 0)

@@ -86,7 +86,8 @@ class Report:
 def bench(settings: Settings, nodes: int, size: str, files: int) -> None:
     """Measure what this machine can do, and what a cluster of nodes on it reaches, as a share of that.
 
-    Takes about a minute, and four times the size on the disk of the temporary folder (TMPDIR). Best on a machine that does nothing else.
+    Takes about a minute, and seven times the size and half a gigabyte on the disk of the temporary folder (TMPDIR). Best on a machine that
+    does nothing else.
     """
     try:
         large_bytes = size_of(size)

@@ -444,7 +444,7 @@ class PartitionPull(Request):
     partitions: PartitionBitmap
     after_partition: PartitionIndex
     after_path: PathField
-    """Empty at the beginning."""
+    """Empty at the beginning, where `after_partition` is 0; else a path of that partition."""
 
 
 # -- chunks ------------------------------------------------------------------

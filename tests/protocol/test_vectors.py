@@ -158,18 +158,47 @@ EXAMPLES: tuple[Message, ...] = (
     ChunksHeld(6, b"\x01"),
 )  # fmt: skip
 
+
+def header(message: Message, request_id: int) -> str:
+    return encode_header(message, request_id).hex()
+
+
+HELLO, PUBLISH, PULL = (next(each for each in EXAMPLES if isinstance(each, kind)) for kind in (Hello, RowPublish, PartitionPull))
+TWO_KEYS = replace(HELLO, optional={"a": b"", "b": b""})
 REFUSED: tuple[tuple[str, str], ...] = (
     ("a Ping whose nonce is not in its shortest form", "930200cd0007"),
     ("a Ping whose type is not in its shortest form", "93cc020007"),
     ("a Ping with a field too many", "9402000700"),
     ("a Ping with a field too few", "920200"),
     ("a Ping with a negative nonce", "930200ff"),
-    ("a Ping with a float for a nonce", "930200ca40e00000"),
+    ("a Ping with a float for a nonce", "930200cb401c000000000000"),
     ("a Ping with a request id", "93020107"),
     ("a PeersGet without a request id", "931000cd1388"),
     ("a PeersGet with a deadline beyond the limit", "931001ce000927c1"),
-    ("a type that does not exist", "92c8ff00"),
+    ("a type that does not exist", "92ccc800"),
     ("a byte behind the header", "9302000700"),
+    ("a Ping with nil for a nonce", "930200c0"),
+    ("a Ping with a timestamp for a nonce", "930200d6ff00000007"),
+    ("a Close with a code that is not listed", "94060063a0"),
+    ("a Close with binary for a reason", "94060000c400"),
+    ("a Close with a reason that is no UTF-8", "94060000a1ff"),
+    ("a Close with a reason of 513 bytes in 512 letters", header(Close(CloseCode.NORMAL, "é" + 511 * "x"), 0)),
+    ("a ChunkPut with 1 for a flag", header(ChunkPut(12_000, CHUNK, True), 9)[:-2] + "01"),
+    ("a ChunkGet with an id of 32 bytes", header(ChunkGet(10_000, ChunkId(CHUNK[:-1])), 9)),
+    ("a Hello with 17 addresses", header(replace(HELLO, addresses=17 * ("[::1]:7400",)), 0)),
+    ("a LayoutAnnounce with a cluster id of 15 bytes", header(LayoutAnnounce(5000, ClusterId(CLUSTER[:-1]), 6, DIGEST), 9)),
+    ("a Hello whose map has its keys out of order", header(TWO_KEYS, 0)[:-16] + "a162c400a161c400"),
+    ("a Hello whose map has a key twice", header(TWO_KEYS, 0)[:-8] + "a161c400"),
+    ("a RowPublish of another partition", header(replace(PUBLISH, partition=PARTITION ^ 1), 9)),
+    ("a RowPublish of a path that is not canonical", header(replace(PUBLISH, path=PATH + "/"), 9)),
+    ("a RowPublish with a context out of order", header(replace(PUBLISH, context=(Dot(B, 2), Dot(A, 1))), 9)),
+    ("a RowPublish with a zero in its context", header(replace(PUBLISH, context=(Dot(B, 0),)), 9)),
+    ("a RowPublish of a folder with a size", header(replace(PUBLISH, kind=Kind.DIRECTORY, content=NO_CONTENT), 9)),
+    ("a RowPublish with content of another size", header(replace(PUBLISH, size=600_000), 9)),
+    ("a RowMerge with a row of another partition", header(RowMerge(2000, PARTITION ^ 1, 5, (ROW,)), 9)),
+    ("a ListFetch of a folder that ends with a slash", header(ListFetch(2000, PARTITION, 5, "/films/", "", "", True), 9)),
+    ("a PartitionPull behind a partition, without a path", header(replace(PULL, after_partition=PARTITION), 9)),
+    ("a PartitionPull behind a path of another partition", header(replace(PULL, after_partition=PARTITION ^ 1, after_path=PATH), 9)),
 )
 
 
@@ -213,6 +242,8 @@ FRAMES_REFUSED: tuple[tuple[str, LinkKind, bytes, CloseCode], ...] = (
         CloseCode.PROTOCOL_ERROR,
     ),
     ("a row of another partition", LinkKind.CTL, frame(RowFetch(2000, 0, 5, PATH, True), 9), CloseCode.PROTOCOL_ERROR),
+    ("a second hello", LinkKind.CTL, frame(HELLO, 0), CloseCode.PROTOCOL_ERROR),
+    ("seventeen pings at once", LinkKind.CTL, 17 * frame(Ping(7), 0), CloseCode.PROTOCOL_ERROR),
 )
 """What a dialler sends behind its hello, and the code of the close that answers it."""
 

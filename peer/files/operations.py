@@ -95,9 +95,10 @@ class Operations:
         Raises: WrongUsage, AlreadyThere, SourceChanged, Unavailable (nothing was changed), OutcomeUnknown (repeat it with its op_id).
         """
         path = _checked(path)
+        attempt = attempt_of(op_id, path) if op_id is not None else None
         with _as_unknown_as_before(op_id):
             row = await self._read_row(path)
-            attempt = self._begin(row, op_id)
+            attempt = attempt or self._begin(row)
             done = await self._done_before(row, attempt)
             if done is not None:
                 return done
@@ -142,9 +143,10 @@ class Operations:
         Raises: NoSuchPath, WrongUsage, AlreadyThere (`target` is a folder), Unavailable, DataLost (a chunk has no holder), OutcomeUnknown.
         """
         source, target = _two_paths(source, target)
+        attempt = attempt_of(op_id, target) if op_id is not None else None
         with _as_unknown_as_before(op_id):
             row = await self._read_row(target)
-            attempt = self._begin(row, op_id)
+            attempt = attempt or self._begin(row)
             done = await self._done_before(row, attempt)
             if done is not None:
                 return done
@@ -416,10 +418,8 @@ class Operations:
             if not after:
                 return
 
-    def _begin(self, row: Row, token: bytes | None = None) -> Attempt:
-        """Return an attempt to supersede `row`: a new one, or the next one after that which `token` stands for."""
-        if token is not None:
-            return attempt_of(token, row.path)
+    def _begin(self, row: Row) -> Attempt:
+        """Return a new attempt to supersede `row`."""
         return Attempt(row.path, OpId(self._access.entropy.token("op id", OP_ID_BYTES)), context_of(row))
 
     async def _done_before(self, row: Row, attempt: Attempt) -> PutResult | None:

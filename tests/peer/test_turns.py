@@ -1,4 +1,4 @@
-"""However many operations are under way, a cluster is asked for no more at a time than it answers in time."""
+"""What operations ask of a cluster: no more at a time than it answers in time, and nothing that makes no sense."""
 
 import asyncio
 import os
@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from peer.errors import RequestFailed
+import pytest
+
+from peer.errors import RequestFailed, WrongUsage
 from peer.files.access import CHUNKS_AT_ONCE
+from peer.files.attempts import Attempt
 from peer.files.operations import ROWS_AT_ONCE, Operations
 from peer.link import Reply
 from protocol.hashing import Buffer
-from protocol.identity import ClusterId, NodeId
+from protocol.identity import ClusterId, NodeId, OpId
 from protocol.layout import Member, genesis
 from protocol.messages import ChunkGet, ChunkPut, Failure, ListFetch, PeerInfo, Request, RowFetch, RowPublish
 from protocol.testing.model import NodeModel
@@ -80,3 +83,13 @@ async def test_many_transfers_at_once_have_so_many_chunks_on_their_way_and_no_mo
     await asyncio.gather(*(operations.put_bytes(f"/{number}", each) for number, each in enumerate(data)))
     assert await asyncio.gather(*(operations.get_bytes(f"/{number}") for number in range(len(data)))) == data
     assert [cluster.most[kind] for kind in (ChunkPut, ChunkGet)] == [CHUNKS_AT_ONCE] * 2
+
+
+async def test_an_op_id_of_no_put_of_this_path_is_refused_before_anybody_is_asked() -> None:
+    cluster = ModelCluster()
+    of_another_path = Attempt("/other", OpId(bytes(16)), ()).token()
+    for op_id in (b"", b"x", bytes(16), of_another_path):
+        for again in (Operations(cluster).put_bytes("/f", b"", op_id=op_id), Operations(cluster).copy("/other", "/f", op_id=op_id)):
+            with pytest.raises(WrongUsage, match="this op_id"):
+                await again
+    assert not cluster.most, "while nobody answers, the outcome of a put that never was would be called unknown"

@@ -98,7 +98,7 @@ class RemoteReader:
         return self._position
 
     async def close(self) -> None:
-        """Stop what is fetched ahead; a read that is under way in another task ends with ValueError."""
+        """Stop what is fetched ahead; a `read` that waits for that ends with ValueError, any other with what it asked for."""
         self._closed = True
         if self._stream is not None:
             await self._stream.close()

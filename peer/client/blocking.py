@@ -225,12 +225,10 @@ class BlockingWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Let the file appear, or after an exception leave everything as it was."""
+        """Let the file appear, or after an exception or `abort` leave everything as it was."""
         self._in_block = False
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
+        self._is_closed = True
+        self._loop.run(self._writer.__aexit__(kind, error, trace))
 
 
 class _RawReader(io.RawIOBase):

@@ -234,7 +234,7 @@ class RemoteWriter:
     def __init__(self, operations: Operations, path: str, op_id: bytes | None) -> None:
         self._path = path
         self._pipe = pipe = _Pipe()
-        self._closed = False
+        self._closed = self._given_up = False
 
         async def read(count: int) -> bytes:
             return bytes(await pipe.take(count))  # knows nothing of the writer, which may be forgotten
@@ -277,7 +277,7 @@ class RemoteWriter:
 
     async def abort(self) -> None:
         """Leave everything as it was. After `close` has begun it may be too late for that."""
-        self._closed = True
+        self._closed = self._given_up = True
         self._put.cancel()
         await asyncio.wait([self._put])
 
@@ -286,8 +286,8 @@ class RemoteWriter:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Commit the file, or after an exception leave everything as it was."""
-        if kind is None:
+        """Commit the file, or after an exception or `abort` leave everything as it was."""
+        if kind is None and not self._given_up:
             await self.close()
         else:
             await self.abort()

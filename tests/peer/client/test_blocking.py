@@ -118,6 +118,9 @@ def test_what_fails_half_way_or_is_never_closed_is_not_there(client: BlockingCli
         fail_half_way()
     client.create("/forgotten").write(b"x")
     gc.collect()
+    with client.create("/given up") as given_up:
+        given_up.write(b"x")
+        given_up.abort()
     aborted = client.create("/aborted")
     aborted.write(b"x")
     with pytest.raises(ValueError, match="not there yet"):
@@ -126,7 +129,7 @@ def test_what_fails_half_way_or_is_never_closed_is_not_there(client: BlockingCli
     for use in (lambda: aborted.write(b"x"), aborted.close, lambda: aborted.result):
         with pytest.raises(ValueError, match=r"closed|given up"):
             use()
-    assert [name for name in ("/half", "/forgotten", "/aborted") if client.exists(name)] == []
+    assert [name for name in ("/half", "/forgotten", "/given up", "/aborted") if client.exists(name)] == []
 
 
 def test_a_file_that_is_written_appears_at_the_end_of_its_block_or_when_it_is_closed(client: BlockingClient) -> None:

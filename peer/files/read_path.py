@@ -6,7 +6,7 @@ verified here, whatever its holder claims; a dead, slow or damaged copy is passe
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
 from peer.errors import DataLost, LinkLost, RequestFailed, Unavailable
 from peer.files.access import CHUNKS_AT_ONCE, OPERATION_SECONDS, RETRY_SECONDS, Access, milliseconds
@@ -20,7 +20,8 @@ Write = Callable[[Buffer], Awaitable[None]]
 """Takes the next bytes."""
 
 HEDGE_SECONDS = 0.5
-"""A holder that has not answered by then is not waited for alone: the next one is asked as well."""
+"""A holder from which no chunk has come for so long is not waited for alone: the next one is asked as well. To ask two while the
+line is merely slow would make it carry everything twice."""
 FETCH_SECONDS = 10.0
 WINDOW_BYTES = 16 * 1024 * 1024
 WINDOW_CHUNKS = 16
@@ -33,6 +34,7 @@ class ChunkReader:
         self._access = access
         self._turns = asyncio.Semaphore(CHUNKS_AT_ONCE)
         self._in_flight: dict[NodeId, int] = {}
+        self._delivered_at: dict[NodeId, float] = {}
 
     async def read(self, content: Content, size: int, begin: int, end: int, write: Write) -> None:
         """Write bytes `begin` to `end` of content of `size` bytes.
@@ -150,7 +152,7 @@ class ChunkReader:
         return [*first, *self._access.preferred(rest)]
 
     async def _fetch_from(self, nodes: Sequence[NodeId], chunk_id: ChunkId) -> tuple[memoryview | None, int, list[str]]:
-        """Ask `nodes` one after another, the next one early when one is slow.
+        """Ask `nodes` one after another, the next one early when one is silent.
 
         Returns (the chunk or None, how many have no intact copy, why the others could not be asked).
         """
@@ -161,9 +163,10 @@ class ChunkReader:
         without = open_count = 0
         failures: list[str] = []
         found: memoryview | None = None
+        may_ask = True
         try:
             while found is None and (waiting or open_count):
-                if waiting:
+                if waiting and may_ask:
                     node = waiting.pop()
                     task = loop.create_task(self._ask(node, chunk_id))
                     asked[task] = node
@@ -173,7 +176,9 @@ class ChunkReader:
                     async with asyncio.timeout(HEDGE_SECONDS if waiting else None):
                         done = await ended.get()
                 except TimeoutError:
+                    may_ask = not self._deliver(asked.values())
                     continue
+                may_ask = True
                 open_count -= 1
                 try:
                     found = done.result()
@@ -185,6 +190,11 @@ class ChunkReader:
             for task in asked:
                 task.cancel()
                 task.add_done_callback(_retrieve)
+
+    def _deliver(self, nodes: Iterable[NodeId]) -> bool:
+        """Return whether a chunk has come from one of `nodes` a moment ago: they are no more silent than the line is slow."""
+        since = asyncio.get_running_loop().time() - HEDGE_SECONDS
+        return any(self._delivered_at.get(node, since) > since for node in nodes)
 
     async def _ask(self, node: NodeId, chunk_id: ChunkId) -> memoryview | None:
         """Return the verified chunk of one holder, None when it has no intact copy.
@@ -202,6 +212,7 @@ class ChunkReader:
         finally:
             self._in_flight[node] -= 1
         assert isinstance(reply.message, ChunkData)
+        self._delivered_at[node] = asyncio.get_running_loop().time()
         # What has arrived counts against the window of its reader, no longer against the credit of the link: a reader that
         # pauses would keep all others from fetching.
         reply.release()

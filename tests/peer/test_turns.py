@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 
 from peer.errors import RequestFailed, WrongUsage
+from peer.files import read_path
 from peer.files.access import CHUNKS_AT_ONCE
 from peer.files.attempts import Attempt
 from peer.files.operations import ROWS_AT_ONCE, Operations
+from peer.files.read_path import ChunkReader
 from peer.link import Reply
 from protocol.hashing import Buffer
 from protocol.identity import ClusterId, NodeId, OpId
-from protocol.layout import Member, genesis
-from protocol.messages import ChunkGet, ChunkPut, Failure, ListFetch, PeerInfo, Request, RowFetch, RowPublish
+from protocol.layout import Member, complete, genesis, propose
+from protocol.manifest import ChunkTag, chunk_id_of
+from protocol.messages import ChunkData, ChunkGet, ChunkPut, Failure, ListFetch, PeerInfo, Request, RowFetch, RowPublish
 from protocol.testing.model import NodeModel
 from protocol.testing.pair import some_node_id
 
@@ -93,3 +96,42 @@ async def test_an_op_id_of_no_put_of_this_path_is_refused_before_anybody_is_aske
             with pytest.raises(WrongUsage, match="this op_id"):
                 await again
     assert not cluster.most, "while nobody answers, the outcome of a put that never was would be called unknown"
+
+
+A, B = (NodeId(name * 16) for name in (b"a", b"b"))
+MEMBERS = [Member(node_id, "", "", 1, ()) for node_id in (A, B)]
+MOVING = propose(genesis(ClusterId(bytes(16)), MEMBERS[0]), MEMBERS)
+assert MOVING is not None
+CHUNKS = {chunk_id_of(ChunkTag.DATA, data): data for data in (bytes([number]) for number in range(12))}
+
+
+class SlowLine(ModelCluster):
+    """Two holders behind one line that carries a chunk in 20 ms; nothing comes from those in `silent`."""
+
+    def __init__(self, silent: frozenset[NodeId] = frozenset()) -> None:
+        super().__init__()
+        self.layout = complete(MOVING)
+        self.asked: Counter[NodeId] = Counter()
+        self._silent = silent
+        self._line = asyncio.Lock()
+
+    async def request(self, node_id: NodeId, message: Request, payload: Buffer = b"", *, timeout_seconds: float) -> Reply:
+        assert isinstance(message, ChunkGet)
+        self.asked[node_id] += 1
+        if node_id in self._silent:
+            await asyncio.sleep(3600)
+        async with self._line:
+            await asyncio.sleep(0.02)
+        return Reply(ChunkData(), memoryview(CHUNKS[message.chunk_id]))
+
+
+@pytest.mark.parametrize("silent", [frozenset(), frozenset({A})])
+async def test_a_holder_that_delivers_other_chunks_is_waited_for_and_a_silent_one_is_not(
+    silent: frozenset[NodeId], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_path, "HEDGE_SECONDS", 0.1)
+    line = SlowLine(silent)
+    reader = ChunkReader(line)
+    found = await asyncio.gather(*(reader.fetch(chunk_id) for chunk_id in CHUNKS))
+    assert [bytes(chunk) for chunk in found] == list(CHUNKS.values())
+    assert (line.asked[B] if silent else line.asked.total()) == len(CHUNKS)

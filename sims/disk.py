@@ -17,7 +17,7 @@ from random import Random
 
 from peer.errors import DiskError, StorageFailed
 from protocol.hashing import Buffer
-from sims.loop import current_host
+from sims.loop import WORLD, current_host
 from sims.trace import Trace
 
 LATENCY_SECONDS = (0.00005, 0.002)
@@ -39,6 +39,7 @@ class DiskState:
     def __init__(self, random: Random, trace: Trace | None = None) -> None:
         self.random = random
         self.trace = trace if trace is not None else Trace()
+        self.machine = WORLD
         self.names: dict[str, SimFile] = {}
         self.durable_names: dict[str, SimFile] = {}
         self.folders: dict[str, None] = {"": None}
@@ -70,7 +71,11 @@ class DiskState:
                 survivors[path] = file
         for file in {id(file): file for file in survivors.values()}.values():
             if file.content != file.durable:
+                written = file.content
                 file.content = file.durable = self._torn(file)
+                if file.content != written:
+                    (path, *_) = (path for path, survivor in survivors.items() if survivor is file)
+                    self.note("torn", path)
         self.names = dict(survivors)
         self.durable_names = dict(survivors)
         self.restart()
@@ -89,6 +94,11 @@ class DiskState:
             self.unreadable[id(file)] = file
         elif file.content:
             file.content = file.durable = flipped(file.content, random)
+        self.note("unreadable" if unreadable else "rotten", path)
+
+    def note(self, kind: str, path: str) -> None:
+        """Note what has happened to a file behind the node's back."""
+        self.trace.note(self.machine, kind, path=short_path(path))
 
     def chunk_files(self) -> list[str]:
         """Return the paths of all files of chunks, sorted."""
@@ -206,7 +216,7 @@ class SimDisk:
         """Remove a file."""
         await self._take_time()
         if self._state.names.pop(path, None) is not None:
-            self._note("remove", path)
+            self._note("unlink", path)
 
     async def make_directory(self, path: str) -> None:
         """Create a folder; folders are durable at once in this model."""

@@ -50,6 +50,7 @@ class KVState:
         """Flip one bit of a value."""
         self.values[key] = flipped(self.values[key], random)
         self.rotten[key] = None
+        self.disk.note("rotten", f"{self.name}.db")
 
 
 class SimKV:

@@ -97,6 +97,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._closed = False
         self.failures: list[dict[str, Any]] = []
         """What would have been logged as an unhandled error."""
+        self.on_paused: Callable[[str, bool], None] = lambda host, is_paused: None
+        """Told a host that stands still, or goes on."""
         self.steps = 0
         self.fingerprint = 0
         """A number that all steps so far, their times and their hosts have made: two runs of one seed have the same."""
@@ -189,8 +191,10 @@ class SimLoop(asyncio.AbstractEventLoop):
     def pause(self, host: str) -> None:
         """Let `host` stand still. Its timers fire, and what arrives waits, all for the moment when it goes on."""
         paused = self._host(host)
-        paused.is_paused = True
-        self._unlist(paused)
+        if not paused.is_paused:
+            paused.is_paused = True
+            self._unlist(paused)
+            self.on_paused(host, True)
 
     def is_paused(self, host: str) -> bool:
         """Return whether `host` stands still."""
@@ -199,8 +203,10 @@ class SimLoop(asyncio.AbstractEventLoop):
     def resume(self, host: str) -> None:
         """Let `host` go on."""
         resumed = self._host(host)
-        resumed.is_paused = False
-        self._list(resumed)
+        if resumed.is_paused:
+            resumed.is_paused = False
+            self._list(resumed)
+            self.on_paused(host, False)
 
     def unfinished(self, host: str) -> list[asyncio.Task[Any]]:
         """Return the tasks of `host` that have not ended."""

@@ -43,14 +43,18 @@ class Lan:
 
     def cut(self, source: str, target: str) -> None:
         """Stall everything from machine `source` to machine `target`. What is cut twice has to be healed twice."""
+        if (source, target) not in self._cuts:
+            self.trace.note(source, "cut", to=target)
         self._cuts[source, target] = self._cuts.get((source, target), 0) + 1
 
     def mend(self, source: str, target: str) -> None:
         """Take back one `cut`."""
-        left = self._cuts.pop((source, target), 0) - 1
-        if left > 0:
-            self._cuts[source, target] = left
+        count = self._cuts.pop((source, target), 0)
+        if count > 1:
+            self._cuts[source, target] = count - 1
             return
+        if count:
+            self.trace.note(source, "whole", to=target)
         for callback in self._stalled.pop((source, target), ()):
             callback()
 
@@ -59,7 +63,8 @@ class Lan:
         for source, target in list(self._cuts):
             self._cuts[source, target] = 1
             self.mend(source, target)
-        self._rates.clear()
+        for source, target in list(self._rates):
+            self.slow(source, target, None)
 
     def when_mended(self, source: str, target: str, callback: Callable[[], None]) -> None:
         """Call back once bytes of host `source` reach host `target` again."""
@@ -76,9 +81,11 @@ class Lan:
     def slow(self, source: str, target: str, bytes_per_second: float | None) -> None:
         """Let no more than so many bytes pass from machine `source` to machine `target`; None: as many as there are."""
         if bytes_per_second is None:
-            self._rates.pop((source, target), None)
+            if self._rates.pop((source, target), None) is not None:
+                self.trace.note(source, "whole", to=target)
         else:
             self._rates[source, target] = bytes_per_second
+            self.trace.note(source, "slow", to=target, rate=int(bytes_per_second))
 
     def reset(self, one: str, other: str) -> int:
         """Break every connection between two machines, what is on its way included. Returns how many there were."""

@@ -62,6 +62,7 @@ class World:
         self.loop = SimLoop(Random(f"order {seed}"))  # type: ignore[abstract]  # what is missing leads out of the world
         self.trace = trace if trace is not None else Trace()
         self.trace.now = lambda: self.loop.nanoseconds
+        self.loop.on_paused = lambda host, is_paused: self.trace.note(host, "paused" if is_paused else "resumed")
         self.lan = Lan(self.loop, Random(f"network {seed}"), self.trace)
         self.airwaves = Airwaves(Random(f"discovery {seed}"))
         self.machines: dict[str, Machine] = {}
@@ -104,6 +105,7 @@ class World:
         machine = self.machines.get(name)
         if machine is None:
             storage = SimStorage(Random(f"disk {self.seed} {name}"), self.trace)
+            storage.state.machine = name
             storage.state.on_power_cut = lambda: self.crash(name)
             machine = self.machines[name] = Machine(name, storage, SimWallClock(self.random.randrange(-5000, 5000)))
         return machine
@@ -161,6 +163,7 @@ class World:
         assert not machine.is_up, f"{name} runs"
         self.trace.note(machine.host, "wiped")
         machine.storage = SimStorage(Random(f"disk {self.seed} {name} {machine.starts}"), self.trace)
+        machine.storage.state.machine = name
         machine.storage.state.on_power_cut = lambda: self.crash(name)
 
     def node(self, name: str) -> Node:

@@ -75,7 +75,7 @@ class Workload:
         host = self._hosts[operation.client]
         name = f"{operation.kind} {operation.path} (number {number})"
         self.under_way[name] = self._world.loop.time()
-        more: dict[str, int | str] = {"to": operation.target} if operation.target else {"bytes": operation.size} if operation.size else {}
+        more: dict[str, int | str] = {"to": operation.target} if operation.target else {"size": operation.size} if operation.size else {}
         self._world.trace.note(host, operation.kind, path=operation.path, n=number, **more)
         try:
             result = await self._as(host, lambda client: self._do(number, operation, client))

@@ -50,13 +50,13 @@ const faultsTop = AXIS;
 let bottom = faultsTop + (faultRows ? faultRows * ROW + 8 : 0);
 const lanes = run.lanes.map(([name, sort], index) => {
   const rows = 1 + Math.max(0, ...operations.filter((each) => each.lane === index).map((each) => each.row));
-  const height = sort === "machine" ? 66 : sort === "client" ? rows * ROW + 8 : 22;
+  const height = sort === "machine" ? 62 : sort === "client" ? rows * ROW + 16 : 22;
   const lane = { name, sort, rows, top: bottom, height };
   bottom += height;
   return lane;
 });
 const HEIGHT = bottom + 2;
-const PARTS = { state: [2, 15], cut: [18, 4], disk: [25, 15], traffic: [42, 22] }; // of the lane of a machine: top and height
+const PARTS = { state: [2, 15], cut: [18, 4], disk: [24, 15], traffic: [40, 20] }; // of the lane of a machine: top and height
 const traffic = (lane) => (lane.sort === "machine" ? [lane.top + PARTS.traffic[0], PARTS.traffic[1]] : [lane.top + 2, lane.height - 4]);
 
 let width = 0;
@@ -123,10 +123,10 @@ function stripes(pen, left, top, wide, high, colour) {
   pen.restore();
 }
 
-function fitted(pen, text, room) {
+function fitted(pen, text, room, fewest = 2) {
   if (pen.measureText(text).width <= room) return text;
   const few = Math.floor(text.length * (room / pen.measureText(text).width)) - 1;
-  return few >= 2 ? `${text.slice(0, few)}…` : "";
+  return few >= fewest ? `${text.slice(0, few)}…` : "";
 }
 
 // -- the timeline ------------------------------------------------------------
@@ -289,8 +289,9 @@ function drawTraffic(pen, messages) {
   });
 }
 
+// Where the messages and links of a lane are: those of a client below its operations.
 const middleOf = (lane) => {
-  const [top, high] = lane.sort === "client" ? [lane.top, lane.height] : traffic(lane);
+  const [top, high] = lane.sort === "client" ? [lane.top + lane.height - 12, 12] : traffic(lane);
   return top + high / 2;
 };
 
@@ -318,17 +319,21 @@ function drawArrows(pen, messages) {
 }
 
 function drawLinks(pen, links) {
+  const last = new Map(); // where the last mark of a kind is, by lane: of many in one place, one is enough
   pen.lineWidth = 1.5;
   for (const event of links) {
     const px = x(event.at);
     const py = middleOf(lanes[event.lane]);
+    const place = `${event.lane} ${event.kind}`;
+    if (px - (last.get(place) ?? -9) < 7) continue;
+    last.set(place, px);
     if (event.kind === "connected") {
       pen.strokeStyle = colours.link;
       pen.beginPath();
       pen.arc(px, py, 3, 0, 7);
       pen.stroke();
     } else if (event.kind === "reset" || event.kind === "refused" || event.kind === "no-answer") {
-      pen.strokeStyle = colours.cut;
+      pen.strokeStyle = event.kind === "reset" ? colours.cut : colours.faint;
       pen.beginPath();
       pen.moveTo(px - 3, py - 3);
       pen.lineTo(px + 3, py + 3);
@@ -373,11 +378,16 @@ function drawOperations(pen) {
       pen.lineWidth = 2;
       pen.strokeRect(left - 2, top - 2, wide + 4, high + 4);
     }
-    const text = `${each.kind} ${each.path}${each.look === "ok" ? "" : ` ${each.isOpen ? "never ended" : each.result}`}`;
+    const text = `${each.kind} ${each.path}${each.look === "ok" ? "" : ` ${each.isOpen ? "under way at the end" : each.result}`}`;
     const isInside = pen.measureText(text).width < wide - 6;
     const textLeft = isInside ? left + 4 : left + wide + 3;
-    const label = fitted(pen, isFiltered || !each.isNamed ? text : `${text} (${each.number})`, isInside ? wide : each.room - textLeft);
+    const label = fitted(pen, isFiltered || !each.isNamed ? text : `${text} (${each.number})`, isInside ? wide : each.room - textLeft, each.kind.length + 3);
     pen.fillStyle = isInside && !each.isRead && !isHatched ? colours.page : colours.ink;
+    if (isHatched && isInside) {
+      pen.fillStyle = colours.page;
+      pen.fillRect(textLeft - 2, top + 1, pen.measureText(label).width + 4, high - 2);
+      pen.fillStyle = colours.ink;
+    }
     pen.fillText(label, textLeft, top + high / 2 + 0.5);
     pen.globalAlpha = 1;
   }
@@ -400,7 +410,11 @@ function drawFaults(pen) {
     const after = visible.filter((other) => other.row === each.row && other.began > each.began).map((other) => x(other.began));
     pen.fillStyle = colours.ink;
     const textLeft = wide > 0 ? Math.max(left, MARGIN) + 5 : left + 5;
-    pen.fillText(fitted(pen, text, Math.min(width, ...after) - textLeft - 4), textLeft, top + ROW / 2 - 1);
+    if (!after.length && textLeft + pen.measureText(text).width > width) {
+      pen.textAlign = "right"; // at the right edge the name stands before the mark
+      pen.fillText(text, left - 4, top + ROW / 2 - 1);
+      pen.textAlign = "left";
+    } else pen.fillText(fitted(pen, text, Math.min(width, ...after) - textLeft - 4), textLeft, top + ROW / 2 - 1);
     // On each machine that it hits: a band or a mark.
     for (const name of each.hosts.split(",")) {
       const lane = lanes.find((other) => other.name === name);
@@ -412,9 +426,9 @@ function drawFaults(pen) {
         pen.globalAlpha = before;
       }
       pen.beginPath();
-      pen.moveTo(left, lane.top + 20);
-      pen.lineTo(left - 4, lane.top + 28);
-      pen.lineTo(left + 4, lane.top + 28);
+      pen.moveTo(left, lane.top + 18);
+      pen.lineTo(left - 4, lane.top + 25);
+      pen.lineTo(left + 4, lane.top + 25);
       pen.fill();
     }
     pen.globalAlpha = 1;
@@ -530,11 +544,12 @@ function drawOverview() {
   }
   pen.fillStyle = colours.page;
   pen.globalAlpha = 0.6;
-  pen.fillRect(MARGIN, 0, place(view.from) - MARGIN, high);
+  pen.fillRect(MARGIN, 0, Math.max(0, place(view.from) - MARGIN), high);
   pen.fillRect(place(view.to), 0, wide - place(view.to), high);
   pen.globalAlpha = 1;
   pen.strokeStyle = colours.ink;
-  pen.strokeRect(place(view.from) + 0.5, 0.5, Math.max(3, place(view.to) - place(view.from) - 1), high - 1);
+  const left = Math.max(place(view.from), MARGIN);
+  pen.strokeRect(left + 0.5, 0.5, Math.max(3, Math.min(place(view.to), wide) - left - 1), high - 1);
   if (run.violation !== null) {
     pen.fillStyle = colours.broken;
     pen.fillRect(Math.min(place(run.violation.at), wide - 2) - 1, 0, 3, high);
@@ -558,7 +573,7 @@ function describe(spot) {
     }
   }
   for (const each of operations.filter((other) => other.lane === spot.lane && has(other))) {
-    const end = each.isOpen ? "it never ended" : each.result;
+    const end = each.isOpen ? "under way at the end" : each.result;
     found.push([each.look, `${each.kind} ${each.path} (number ${each.number}) by ${each.host}, ${times(each)}: ${end}`]);
   }
   for (const life of lives.filter((other) => other.lane === spot.lane && other.state !== "up" && has(other))) {

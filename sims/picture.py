@@ -34,6 +34,8 @@ ENDS: Final = {"stop": "stopped", "killed": "killed", "power-cut": "no power", "
 """What a machine is like after the event that ended its process."""
 READS: Final = ("get", "stat", "list")
 CLIENT = "client"
+NAME_SHARE = 1 / 14
+"""The name of a fault takes so much of the width of the whole run."""
 LINES = 200
 """So many of the last events stand on the page as text."""
 SECONDS_BEFORE = 10.0
@@ -108,29 +110,34 @@ class _Operation:
         of_whom = self.number, self.host, self.kind, self.path, self.result
         return self.row, self.began, self.ended, *of_whom, self.look(), self.kind in READS, self.is_named
 
+    def end(self, event: Event, result: str) -> None:
+        """Note when it ended, and how."""
+        self.ended = event.nanoseconds / 1e9
+        self.result = result
+
     def look(self) -> str:
         """Return the class of its colour."""
         if self.ended is None:
             return "open"
         if self.result in ("ok", "absent"):
             return "ok"
-        return "unknown" if self.result in ("unknown", "died") else "failed"
+        return "unknown" if self.result in ("unknown", "died", "given-up") else "failed"
 
 
 @dataclass(slots=True)
 class _Rows:
     """Rows in a lane, so that what goes on at once is not drawn over each other."""
 
+    most: int = 12
     free_at: list[float] = field(default_factory=list)
 
     def take(self, begin: float, end: float) -> int:
-        """Return the first row that is free."""
-        for row, free_at in enumerate(self.free_at):
-            if free_at <= begin:
-                self.free_at[row] = end
-                return row
-        self.free_at.append(end)
-        return len(self.free_at) - 1
+        """Return the first row that is free, or the one that is free soonest when there are rows enough."""
+        if len(self.free_at) < self.most:
+            self.free_at.append(0.0)
+        row = next((row for row, free_at in enumerate(self.free_at) if free_at <= begin), self.free_at.index(min(self.free_at)))
+        self.free_at[row] = end
+        return row
 
 
 class _Run:
@@ -202,10 +209,11 @@ class _Run:
         for event in self._events:
             number = event.fields.get("n", "")
             if event.kind == "done":
-                operation = under_way.pop(number, None)
-                if operation is not None:
-                    operation.ended = event.nanoseconds / 1e9
-                    operation.result = str(event.fields.get("result", ""))
+                if number in under_way:
+                    under_way.pop(number).end(event, str(event.fields["result"]))
+            elif event.kind == "killed":
+                for operation in [each for each in under_way.values() if each.host == event.host]:
+                    under_way.pop(operation.number).end(event, "died")
             elif event.kind in GROUPS["operation"]:
                 path = " → ".join(str(event.fields[key]) for key in ("path", "to") if key in event.fields)
                 under_way[number] = _Operation(number, event.host, event.kind, path, event.nanoseconds / 1e9)
@@ -221,16 +229,20 @@ class _Run:
     def _find_faults(self) -> list[list[int | float | str]]:
         """Return row, begin, end (that of a moment is its begin), what, hosts and a text of each fault."""
         mended = next((event.nanoseconds / 1e9 for event in self._events if event.kind == "mended"), self.end)
-        rows = _Rows()
+        rows = _Rows(most=6)
         found: list[list[int | float | str]] = []
         for event in self._events:
             if event.kind == "fault":
-                what, began = str(event.fields["what"]), event.nanoseconds / 1e9
+                what, began, hosts = str(event.fields["what"]), event.nanoseconds / 1e9, event.host
+                if what == "client-death":
+                    hosts = f"{CLIENT}{event.fields.get('n', 0)}"
+                elif what == "one-way":
+                    hosts = hosts.partition(",")[0]
                 seconds = float(event.fields.get("seconds", 0)) if what in LASTING else 0.0
                 ended = max(began, min(began + seconds, mended))
                 # A name is readable if nothing else stands where it is written.
-                row = rows.take(began, max(ended, began + self.end / 25))
-                found.append([row, began, ended, what, event.host, FAULTS.get(what, "")])
+                row = rows.take(began, max(ended, began + self.end * NAME_SHARE))
+                found.append([row, began, ended, what, hosts, FAULTS.get(what, "")])
         return found
 
     def _find_lives(self) -> list[list[int | float | str]]:
@@ -319,16 +331,19 @@ _PAGE: Final = """<!doctype html>
 <label><input type="checkbox" id="disks" checked> disks</label>
 <output id="count"></output>
 </div>
-<canvas id="overview" aria-hidden="true"></canvas>
-<canvas id="timeline" tabindex="0" role="img" aria-label="Timeline. {summary} The last events are below as text."></canvas>
 <ul id="key" aria-label="colours">
 <li><i class="ok"></i>done</li><li><i class="failed"></i>failed</li><li><i class="unknown"></i>outcome unknown, or client died</li>
-<li><i class="open"></i>never ended</li><li><i class="read"></i>pale: it only reads</li><li><i class="up"></i>process runs</li>
-<li><i class="down"></i>no process</li><li><i class="paused"></i>stands still</li><li><i class="fault"></i>fault</li>
-<li><i class="cut"></i>link cut or slow</li><li><i class="disk"></i>written</li><li><i class="durable"></i>durable</li>
-<li><i class="damage"></i>disk damage</li><li><i class="message"></i>bytes in (above) and out (below); arrows when few</li>
+<li><i class="open"></i>under way at the end</li><li><i class="read"></i>pale: it only reads</li><li><i class="up"></i>process runs</li>
+<li><i class="down"></i>no process</li><li><i class="paused"></i>stands still</li>
+<li><i class="fault"></i>fault, or rare path on purpose</li>
+<li><i class="cut"></i>what it sends is cut off or slow</li><li><i class="disk"></i>written</li><li><i class="durable"></i>durable</li>
+<li><i class="damage"></i>disk damage</li>
+<li><b class="link">○</b> connected</li><li><b class="cut">×</b> reset</li><li><b>×</b> no way in</li>
+<li><i class="message"></i>bytes in (above) and out (below); arrows when few</li>
 <li><i class="named"></i>named in the violation</li>
 </ul>
+<canvas id="overview" aria-hidden="true"></canvas>
+<canvas id="timeline" tabindex="0" role="img" aria-label="Timeline. {summary} The last events are below as text."></canvas>
 <section id="panel" aria-label="events near the pointer">
 <h2 id="where">Point at the timeline; a click holds what is shown.</h2>
 <pre id="near" tabindex="0" aria-live="polite"></pre>

@@ -7,6 +7,7 @@ machine: its host is gone, and of its disk what was not synced. A kill ends the 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from sims.faults import SimCompute, SimFaults
 from sims.kv import SimStorage
 from sims.loop import WORLD, SimLoop, context_of
 from sims.network import Lan, SimNetwork
+from sims.noted import noted_operations
 from sims.seal import sealed
 from sims.trace import Trace
 
@@ -68,6 +70,7 @@ class World:
         self.machines: dict[str, Machine] = {}
         self.clients: list[str] = []
         """Hosts of the clients that were made."""
+        self._numbers = count()
         self.on_stopped: Callable[[str], None] = lambda name: None
         """Told the machine whose node has stopped because its storage failed."""
         self._label_share = label_share
@@ -183,7 +186,7 @@ class World:
         """Return a client that was given the addresses of the machines `names`, in this order, to enter the cluster by."""
         host = f"client{len(self.clients) + 1}#1"
         self.clients.append(host)
-        return Operations(await self.session(host, *names))
+        return noted_operations(await self.session(host, *names), self.trace, host, self._numbers)
 
     async def session(self, host: str, *names: str) -> Session:
         """Return the session of a process `host` of its own with the cluster of the machines `names`.

@@ -10,7 +10,7 @@ const MARGIN = 92; // of the names of the lanes
 const AXIS = 34;
 const ROW = 14; // of an operation or a fault
 const TICK = 3; // the narrowest bar
-const ARROWS_MAX = 500; // so many messages are drawn as arrows, of more only how much there is
+const ARROWS_MAX = 400; // so many messages are drawn as arrows, of more only how much there is
 const LINES_MAX = 60;
 const NEAR = 5;
 const SMALLEST = 0.0005; // the shortest view
@@ -36,7 +36,7 @@ const lives = run.lives.map(([lane, began, ended, state, label]) => ({ lane, beg
 const cuts = run.cuts.map(([lane, began, ended, state, partner]) => ({ lane, began, ended, state, partner }));
 const phases = events.filter((event) => event.kind in PHASES);
 // A fault hits several machines at once, and belongs to the lane of each.
-const lanesOf = (event) => (event.lane >= 0 ? [event.lane] : event.host.split(",").map((name) => run.lanes.findIndex(([lane]) => lane === name)));
+const lanesOf = (event) => (event.lane >= 0 ? [event.lane] : event.host.split(",").map((name) => run.lanes.findIndex(([names]) => names.includes(name))));
 
 function lineOf(event) {
   const values = Object.entries(event.fields).map(([key, value]) => ` ${key}=${value}`);
@@ -48,10 +48,11 @@ function lineOf(event) {
 const faultRows = 1 + Math.max(-1, ...faults.map((fault) => fault.row));
 const faultsTop = AXIS;
 let bottom = faultsTop + (faultRows ? faultRows * ROW + 8 : 0);
-const lanes = run.lanes.map(([name, sort], index) => {
+const lanes = run.lanes.map(([names, sort], index) => {
   const rows = 1 + Math.max(0, ...operations.filter((each) => each.lane === index).map((each) => each.row));
   const height = sort === "machine" ? 62 : sort === "client" ? rows * ROW + 16 : 22;
-  const lane = { name, sort, rows, top: bottom, height };
+  const name = names.length > 1 ? `${names[0]} +${names.length - 1}` : names[0];
+  const lane = { name, names, sort, top: bottom, height };
   bottom += height;
   return lane;
 });
@@ -206,7 +207,7 @@ function drawCuts(pen) {
     const left = Math.max(x(cut.began), MARGIN);
     const top = lane.sort === "machine" ? lane.top + PARTS.cut[0] : lane.top + lane.height - 3;
     pen.fillStyle = colours.cut;
-    pen.globalAlpha = cut.state === "cut" ? 1 : 0.45;
+    pen.globalAlpha = cut.state === "cut" ? 0.35 : 0.2; // the more partners, the darker
     pen.fillRect(left, top, Math.max(Math.min(x(cut.ended), width) - left, 1), lane.sort === "machine" ? PARTS.cut[1] - 1 : 2);
     pen.globalAlpha = 1;
   }
@@ -395,6 +396,7 @@ function drawOperations(pen) {
 
 function drawFaults(pen) {
   const visible = faults.filter((each) => x(each.ended) + 160 >= MARGIN && each.began <= view.to);
+  const endOf = (each) => Math.max(x(each.ended), x(each.began) + pen.measureText(`${each.what} ${each.hosts}`).width + 8);
   for (const each of visible) {
     const top = faultsTop + 4 + each.row * ROW;
     const left = x(each.began);
@@ -410,14 +412,16 @@ function drawFaults(pen) {
     const after = visible.filter((other) => other.row === each.row && other.began > each.began).map((other) => x(other.began));
     pen.fillStyle = colours.ink;
     const textLeft = wide > 0 ? Math.max(left, MARGIN) + 5 : left + 5;
-    if (!after.length && textLeft + pen.measureText(text).width > width) {
+    const room = left - Math.max(...visible.filter((other) => other.row === each.row && other.began < each.began).map(endOf), MARGIN);
+    const needed = pen.measureText(text).width;
+    if (!after.length && textLeft + needed > width && needed + 8 < room) {
       pen.textAlign = "right"; // at the right edge the name stands before the mark
       pen.fillText(text, left - 4, top + ROW / 2 - 1);
       pen.textAlign = "left";
     } else pen.fillText(fitted(pen, text, Math.min(width, ...after) - textLeft - 4), textLeft, top + ROW / 2 - 1);
     // On each machine that it hits: a band or a mark.
     for (const name of each.hosts.split(",")) {
-      const lane = lanes.find((other) => other.name === name);
+      const lane = lanes.find((other) => other.names.includes(name));
       if (lane === undefined) continue;
       pen.fillStyle = colours.fault;
       if (wide > 0) {
@@ -496,7 +500,7 @@ function drawNames(pen) {
     pen.fillRect(0, lane.top, width, 1);
     pen.fillStyle = colours.ink;
     pen.font = `bold 12px system-ui, sans-serif`;
-    pen.fillText(fitted(pen, lane.name, 60), 4, lane.top + 11);
+    pen.fillText(fitted(pen, lane.name, lane.sort === "machine" ? 40 : MARGIN - 8), 4, lane.top + 11);
     pen.font = "10px system-ui, sans-serif";
     pen.fillStyle = colours.faint;
     if (lane.sort === "machine") {
@@ -565,22 +569,20 @@ function describe(spot) {
   const slack = ((view.to - view.from) / (width - MARGIN)) * NEAR;
   const has = (each) => each.began - slack <= spot.at && spot.at <= each.ended + slack;
   const times = (each) => `${each.began.toFixed(3)} to ${each.ended.toFixed(3)} s`;
-  if (spot.lane === -1 || lanes[spot.lane]?.sort === "machine") {
-    for (const fault of faults.filter(has)) {
-      if (spot.lane >= 0 && !fault.hosts.split(",").includes(lanes[spot.lane].name)) continue;
-      const lasting = fault.ended > fault.began ? times(fault) : `at ${fault.began.toFixed(3)} s`;
-      found.push(["fault", `${fault.what} ${fault.hosts}, ${lasting}${fault.text && `: ${fault.text}`}`]);
-    }
+  for (const fault of faults.filter(has)) {
+    if (spot.lane >= 0 && !fault.hosts.split(",").some((name) => lanes[spot.lane].names.includes(name))) continue;
+    const lasting = fault.ended > fault.began ? times(fault) : `at ${fault.began.toFixed(3)} s`;
+    found.push(["fault", `${fault.what} ${fault.hosts}, ${lasting}${fault.text && `: ${fault.text}`}`]);
   }
   for (const each of operations.filter((other) => other.lane === spot.lane && has(other))) {
     const end = each.isOpen ? "under way at the end" : each.result;
     found.push([each.look, `${each.kind} ${each.path} (number ${each.number}) by ${each.host}, ${times(each)}: ${end}`]);
   }
   for (const life of lives.filter((other) => other.lane === spot.lane && other.state !== "up" && has(other))) {
-    found.push([life.state, `${life.label || "not started yet"}, ${times(life)}`]);
+    found.push(["", `${life.label || "not started yet"}, ${times(life)}`]);
   }
   const partners = cuts.filter((other) => other.lane === spot.lane && has(other));
-  if (partners.length) found.push(["cut", `what it sends is held or slow to ${partners.map((each) => each.partner).join(", ")}`]);
+  if (partners.length) found.push(["cut", `what it sends to ${partners.map((each) => each.partner).join(", ")} is cut off or slow`]);
   const indices = [];
   for (let index = firstFrom(spot.at - slack); index < events.length && events[index].at <= spot.at + slack; index++) {
     const event = events[index];

@@ -34,6 +34,8 @@ ENDS: Final = {"stop": "stopped", "killed": "killed", "power-cut": "no power", "
 """What a machine is like after the event that ended its process."""
 READS: Final = ("get", "stat", "list")
 CLIENT = "client"
+CLIENT_LANES = 5
+"""So many clients have each a lane of their own; more share lanes."""
 NAME_SHARE = 1 / 14
 """The name of a fault takes so much of the width of the whole run."""
 LINES = 200
@@ -129,14 +131,15 @@ class _Rows:
     """Rows in a lane, so that what goes on at once is not drawn over each other."""
 
     most: int = 12
+    """Where there are more at once, some are drawn over others all the same."""
     free_at: list[float] = field(default_factory=list)
 
     def take(self, begin: float, end: float) -> int:
         """Return the first row that is free, or the one that is free soonest when there are rows enough."""
-        if len(self.free_at) < self.most:
-            self.free_at.append(0.0)
-        row = next((row for row, free_at in enumerate(self.free_at) if free_at <= begin), self.free_at.index(min(self.free_at)))
-        self.free_at[row] = end
+        row = next((row for row, free_at in enumerate(self.free_at) if free_at <= begin), len(self.free_at))
+        if row == self.most:
+            row = self.free_at.index(min(self.free_at))
+        self.free_at[row : row + 1] = [end]
         return row
 
 
@@ -150,11 +153,12 @@ class _Run:
         hosts = {name: None for event in self._events for name in event.host.split(",")}
         names = {machine_of(host): None for host in hosts}
         on_disk = {machine_of(event.host) for event in self._events if event.kind in (*GROUPS["disk"], *GROUPS["durable"], "start")}
-        self.clients = sorted(name for name in names if name.startswith(CLIENT))
+        self.clients = sorted((name for name in names if name.startswith(CLIENT)), key=lambda name: (len(name), name))
         self.machines = sorted(name for name in names if name in on_disk and name not in self.clients)
         known = {*self.clients, *self.machines, "world"}
         others = sorted({name.rstrip("0123456789") for name in names if name not in known})
-        self._lanes = [*self.machines, *self.clients, *others]
+        self._lanes = [*([name] for name in self.machines), *self._lanes_of_clients(), *([name] for name in others)]
+        self._lane_of = {name: lane for lane, names in enumerate(self._lanes) for name in names}
         self.operations = self._find_operations(violation)
         self.faults = self._find_faults()
         self._lives = self._find_lives()
@@ -173,7 +177,7 @@ class _Run:
             "end": self.end,
             "violation": None if violation is None else {"at": violation.at, "name": violation.invariant, "text": violation.text},
             "from": self._first_moment(violation),
-            "lanes": [[name, self._sort(name)] for name in self._lanes],
+            "lanes": [[names, self._sort(names[0])] for names in self._lanes],
             "hosts": [[host, self._lane(host)] for host in hosts],
             "groups": {kind: group for group, kinds in GROUPS.items() for kind in kinds},
             "shapes": list(shapes),
@@ -186,16 +190,27 @@ class _Run:
 
     # -- inside --------------------------------------------------------------
 
-    def _sort(self, lane: str) -> str:
-        return "machine" if lane in self.machines else "client" if lane in self.clients else "other"
+    def _sort(self, name: str) -> str:
+        return "machine" if name in self.machines else "client" if name in self.clients else "other"
+
+    def _lanes_of_clients(self) -> list[list[str]]:
+        """Return the clients of each lane: where there are many, those follow on one another that are not busy at once."""
+        if len(self.clients) <= CLIENT_LANES:
+            return [[client] for client in self.clients]
+        busy: dict[str, list[float]] = {client: [] for client in self.clients}
+        for event in self._events:
+            if event.kind in GROUPS["operation"] and machine_of(event.host) in busy:
+                busy[machine_of(event.host)].append(event.nanoseconds / 1e9)
+        rows = _Rows(most=len(self.clients))
+        lanes: dict[int, list[str]] = {}
+        for client, times in sorted(busy.items(), key=lambda item: item[1][:1]):
+            lanes.setdefault(rows.take(times[0], times[-1]) if times else 0, []).append(client)
+        return sorted(lanes.values(), key=lambda clients: self.clients.index(clients[0]))
 
     def _lane(self, host: str) -> int:
         """Return the number of the lane of a host, -1 when it has none."""
         name = machine_of(host)
-        for each in (name, name.rstrip("0123456789")):
-            if each in self._lanes:
-                return self._lanes.index(each)
-        return -1
+        return self._lane_of.get(name, self._lane_of.get(name.rstrip("0123456789"), -1))
 
     def _first_moment(self, violation: Violation | None) -> float:
         """Return where the first view begins."""
@@ -218,10 +233,10 @@ class _Run:
                 path = " → ".join(str(event.fields[key]) for key in ("path", "to") if key in event.fields)
                 under_way[number] = _Operation(number, event.host, event.kind, path, event.nanoseconds / 1e9)
                 found.append(under_way[number])
-        rows: dict[str, _Rows] = {}
+        rows: dict[int, _Rows] = {}
         for operation in found:
             ended = self.end if operation.ended is None else operation.ended
-            operation.row = rows.setdefault(machine_of(operation.host), _Rows()).take(operation.began, ended)
+            operation.row = rows.setdefault(self._lane(operation.host), _Rows()).take(operation.began, ended)
         if violation is not None:
             _name(found, violation.text)
         return found
@@ -324,7 +339,7 @@ _PAGE: Final = """<!doctype html>
 <button type="button" id="left" title="earlier (arrow left)" aria-label="earlier">◀</button>
 <button type="button" id="right" title="later (arrow right)" aria-label="later">▶</button>
 <label for="filter">only</label>
-<input id="filter" type="search" placeholder="host, kind, path: a#1 sync -bytes" autocomplete="off" spellcheck="false">
+<input id="filter" type="search" placeholder="a#1 sync, or: /f4 -bytes" autocomplete="off" spellcheck="false">
 <button type="button" id="previous" title="the event before (p)">previous</button>
 <button type="button" id="next" title="the next event (n)">next</button>
 <label><input type="checkbox" id="messages" checked> messages</label>

@@ -1,0 +1,125 @@
+"""What several stories do: a person who tries again, looks at everything through every node, and reads the disks from outside."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
+
+from peer.errors import LinkLost, NoSuchPath, OutcomeUnknown, RequestFailed, Unavailable
+from peer.files.entries import PutResult
+from peer.files.operations import Operations
+from protocol.hashing import Buffer
+from protocol.identity import ChunkId
+from protocol.manifest import ChunkTag, chunk_bytes_for, chunk_id_of
+from protocol.messages import ChunkGet
+from sims.network import machine_of
+from sims.oracles.durability import CHUNK_HEADER_BYTES, INLINE_BYTES_MAX
+from sims.world import World
+
+T = TypeVar("T")
+
+NAMES = ("a", "b", "c", "d", "e")
+PATIENCE_SECONDS = 60.0
+ASK_SECONDS = 10.0
+
+
+async def again(work: Callable[[], Awaitable[T]]) -> T:
+    """Do what a person does who is told that the cluster is not available now: try again, for a minute."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + PATIENCE_SECONDS
+    while True:
+        try:
+            return await work()
+        except (Unavailable, OutcomeUnknown):
+            if loop.time() >= give_up_at:
+                raise
+            await asyncio.sleep(0.5)
+
+
+async def put_for_certain(client: Operations, path: str, content: bytes, op_id: bytes | None = None) -> PutResult:
+    """Put until it is acknowledged: as one operation, however often it is tried."""
+
+    async def put() -> PutResult:
+        nonlocal op_id
+        try:
+            return await client.put_bytes(path, content, op_id=op_id)
+        except OutcomeUnknown as error:
+            op_id = error.op_id
+            raise
+
+    return await again(put)
+
+
+async def versions(client: Operations, path: str) -> list[bytes]:
+    """Return the contents of all versions of a path, sorted; none when it does not exist."""
+    try:
+        stat = await client.stat(path)
+        return sorted([await client.get_bytes(each.path) for each in (stat.entry, *stat.conflicts)])
+    except NoSuchPath:
+        return []
+
+
+async def expect(world: World, path: str, *contents: bytes) -> None:
+    """Look at a path through every node that runs: it has exactly these contents, or without any does not exist."""
+    for machine in list(world.machines.values()):
+        if machine.node is not None:
+            client = await world.client(machine.name)
+            seen = await again(lambda: versions(client, path))  # noqa: B023  # awaited in this round
+            sizes, wanted = [[len(content) for content in each] for each in (seen, sorted(contents))]
+            assert seen == sorted(contents), f"{path} has versions of {sizes} bytes through {machine.name}, and should have {wanted}"
+
+
+async def start_all(world: World, names: Sequence[str]) -> None:
+    """Switch machines on in this order, and wait until everybody who runs knows all members again."""
+    for name in names:
+        await world.start(name)
+    await world.members(len(world.machines))
+
+
+def durable_copies(world: World, content: bytes) -> int:
+    """Return on how many machines each chunk of `content` would survive if all lost their power now: the fewest of all chunks."""
+    return min(sum(_is_durable(world, name, chunk_id, chunk) for name in world.machines) for chunk_id, chunk in _chunks(content))
+
+
+async def serves(world: World, name: str, content: bytes) -> bool:
+    """Ask one node for each chunk of `content`; return whether it gave all. What it gives is right, or it gives nothing."""
+    host = f"asker{len(world.clients) + 1}#1"
+    world.clients.append(host)
+    session = await world.session(host, name)
+    node_id = world.node(name).node_id
+    is_complete = True
+    for chunk_id, chunk in _chunks(content):
+        request = ChunkGet(int(ASK_SECONDS * 1000), chunk_id)
+        try:
+            reply = await session.request(node_id, request, timeout_seconds=ASK_SECONDS)
+        except (RequestFailed, LinkLost, TimeoutError):
+            is_complete = False
+            continue
+        assert reply.payload == chunk, f"{name} served other bytes than those of chunk {chunk_id.hex()[:12]}"
+        reply.release()
+    return is_complete
+
+
+def cut_off(world: World, names: Sequence[str]) -> None:
+    """Let nothing through any more between some machines (clients are machines as well) and all others."""
+    for one, other in pairs_between(world, names):
+        world.lan.cut(one, other)
+        world.lan.cut(other, one)
+
+
+def pairs_between(world: World, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each of `names` with each machine and client that is none of them."""
+    others = [name for name in (*world.machines, *map(machine_of, world.clients)) if name not in names]
+    return [(one, other) for one in names for other in others]
+
+
+def _chunks(content: bytes) -> Iterator[tuple[ChunkId, Buffer]]:
+    assert len(content) > INLINE_BYTES_MAX, "what is so small lies in its row"
+    step = chunk_bytes_for(len(content))
+    for begin in range(0, len(content), step):
+        chunk = content[begin : begin + step]
+        yield chunk_id_of(ChunkTag.DATA, chunk), chunk
+
+
+def _is_durable(world: World, name: str, chunk_id: ChunkId, chunk: Buffer) -> bool:
+    file = world.machines[name].storage.state.durable_names.get(f"c/{chunk_id[1]:02x}/{chunk_id.hex()}")
+    return file is not None and file.durable[CHUNK_HEADER_BYTES:] == chunk

@@ -61,6 +61,8 @@ from protocol.messages import (
 PROTOCOL_VERSION = 1
 ANNOUNCE_TIMEOUT_SECONDS = 5.0
 NOTICES_MAX = 16
+SLOW_ANSWER_SECONDS = 3.0
+"""A simulated answer that is slow: longer than anybody waits for one before he asks others."""
 
 log = logging.getLogger(__name__)
 
@@ -149,8 +151,8 @@ class Node:
         self.sync = Sync(self.node_id, self.layouts, self.system, self.rows, self, self.row_repair.report)
         self.decider = Founder(self.node_id, self.layouts, self.liveness, self._is_empty, self.compute)
         self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.liveness.is_alive)
-        self.row_service = RowService(self, self.rows, self.system, self.row_repair.report)
-        self.chunk_service = ChunkService(self, self.chunks)
+        self.row_service = RowService(self, self.rows, self.system, self._env.faults, self.row_repair.report)
+        self.chunk_service = ChunkService(self, self.chunks, self._env.faults)
         self._listener: Listener = await self._env.network.listen(self.config.listen, self.links.accept)
         self.explorer = Explorer(
             self.links, self._env.discovery, self.system, self.entropy, self.config.join, self._is_member, lambda: self.addresses
@@ -301,6 +303,17 @@ class Node:
 
         Raises: Refused.
         """
+        faults = self._env.faults
+        if faults.sometimes("node.busy"):
+            raise Refused(ErrorCode.BUSY, "busy for once")
+        answer = await self._serve(peer, request, payload, deadline)
+        if faults.sometimes("node.slow-answer"):
+            await asyncio.sleep(self.entropy.uniform("slow answer", 0.0, SLOW_ANSWER_SECONDS))
+        if faults.sometimes("node.lost-answer"):
+            self.links.close_peers([peer.node_id], CloseCode.NORMAL, "this answer is lost")
+        return answer
+
+    async def _serve(self, peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
         match request:
             case RowPublish():
                 return await self.row_service.publish(request, deadline)

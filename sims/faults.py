@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
@@ -11,21 +12,30 @@ from sims.trace import Trace
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class RarePaths:
+    """How often the nodes of one world take their rare paths."""
+
+    label_share: float
+    """This share of the places that ask is active on a machine,"""
+    call_share: float
+    """and says yes in this share of the cases."""
+
+
 class SimFaults:
     """`peer.seams.Faults`: a share of the labels is active in a run, and then now and then."""
 
-    def __init__(self, random: Random, trace: Trace, *, label_share: float, call_share: float) -> None:
+    def __init__(self, random: Random, trace: Trace, rare_paths: RarePaths) -> None:
         self._random = random
         self._trace = trace
-        self._label_share = label_share
-        self._call_share = call_share
+        self._rare_paths = rare_paths
         self._active: dict[str, bool] = {}
 
     def sometimes(self, label: str) -> bool:
         """Return True rarely, and only for labels that this run has drawn."""
         if label not in self._active:
-            self._active[label] = self._random.random() < self._label_share
-        if not self._active[label] or self._random.random() >= self._call_share:
+            self._active[label] = self._random.random() < self._rare_paths.label_share
+        if not self._active[label] or self._random.random() >= self._rare_paths.call_share:
             return False
         self._trace.labels[label] += 1
         self._trace.note(current_host(), "sometimes", label=label)

@@ -60,8 +60,9 @@ def context_of(host: str) -> contextvars.Context:
 class SimTask(asyncio.Task[T]):
     """A task with a place in sets that its number decides, not its address: `TaskGroup` and others walk through sets of tasks."""
 
-    def __init__(self, number: int, coro: Any, **options: Any) -> None:
+    def __init__(self, number: int, host: str, coro: Any, **options: Any) -> None:
         self._number = number  # before all else: a task enters a set of all tasks while it is made
+        self.host = host
         super().__init__(coro, **options)
 
     def __hash__(self) -> int:
@@ -297,7 +298,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._sequence += 1
         host = self._host(context.get(_host, WORLD) if context is not None else _host.get())
         task: asyncio.Task[T] = SimTask(
-            self._sequence, coro, loop=self, name=name or f"{host.name}:{self._sequence}", context=context
+            self._sequence, host.name, coro, loop=self, name=name or f"{host.name}:{self._sequence}", context=context
         )
         host.tasks.append(task)
         if len(host.tasks) > 256:
@@ -305,7 +306,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         return task
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        self.failures.append(context)
+        task = context.get("future")
+        if not (isinstance(task, SimTask) and self.is_dead(task.host)):  # who would have looked at it is dead
+            self.failures.append(context)
 
     def get_debug(self) -> bool:
         return False

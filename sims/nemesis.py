@@ -14,7 +14,7 @@ from protocol.hashing import plain_hash
 from protocol.identity import node_id_of
 from sims.network import SimNetwork
 from sims.oracles import Violation
-from sims.plan import Fault, Plan
+from sims.plan import DAMAGING, Fault, Plan
 from sims.world import PORT, Machine, World
 
 SLOW_DISK = 100.0
@@ -59,6 +59,7 @@ class Nemesis:
         world = self._world
         for task in self._tasks:
             task.cancel()
+        world.rare_paths.call_share = 0.0
         world.lan.heal()
         for machine in world.machines.values():
             state = machine.storage.state
@@ -274,6 +275,9 @@ class Nemesis:
 
     def _count(self, fault: Fault) -> None:
         self.injected[fault.kind] += 1
+        if fault.kind in DAMAGING:
+            for name in fault.machines:
+                self._world.machines[name].lossy_at = self._world.loop.time()
         number = {"n": fault.number} if fault.number else {}
         self._world.trace.note(",".join(fault.machines) or "world", "fault", what=fault.kind, seconds=f"{fault.seconds:g}", **number)
 

@@ -17,6 +17,7 @@ from random import Random
 
 from peer.errors import DataLost, NoSuchPath, ShoalError
 from peer.files.operations import Operations
+from sims.faults import RarePaths
 from sims.formed import switch_on
 from sims.history import OK, History, digest_of
 from sims.loop import Deadlock, Livelock, OutOfTime
@@ -60,7 +61,7 @@ class Outcome:
 
 def run_plan(plan: Plan, *, trace: Trace | None = None) -> Outcome:
     """Run a plan and return what came of it, a violation included."""
-    world = World(plan.seed, trace, label_share=plan.label_share, call_share=plan.call_share)
+    world = World(plan.seed, trace, RarePaths(plan.label_share, plan.call_share))
     outcome = Outcome(plan, world.trace)
     if not plan.founding:
         switch_on(world, plan.names)

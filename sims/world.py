@@ -23,7 +23,7 @@ from protocol.identity import node_id_of
 from sims.clock import SimWallClock
 from sims.discovery import Airwaves, SimDiscovery
 from sims.entropy import SimEntropy
-from sims.faults import SimCompute, SimFaults
+from sims.faults import RarePaths, SimCompute, SimFaults
 from sims.kv import SimStorage
 from sims.loop import WORLD, SimLoop, context_of
 from sims.network import Lan, SimNetwork
@@ -51,15 +51,17 @@ class Machine:
     node: Node | None = None
     is_up: bool = False
     """Whether a process runs, also one that has not come as far as to be a node."""
+    lossy_at: float = -1.0
+    """When its disk last did worse than to lose power, or lost power after it had lied."""
     events: list[NodeEvent] = field(default_factory=list)
 
 
 class World:
     """One run: everything that is not computed follows from the seed."""
 
-    def __init__(self, seed: int, trace: Trace | None = None, *, label_share: float = 0.25, call_share: float = 0.05) -> None:
-        """`label_share` of the places that ask `Faults.sometimes` are active in this run, and then say yes in `call_share` of the cases."""
+    def __init__(self, seed: int, trace: Trace | None = None, rare_paths: RarePaths | None = None) -> None:
         self.seed = seed
+        self.rare_paths = rare_paths if rare_paths is not None else RarePaths(0.0, 0.0)
         self.random = Random(f"world {seed}")
         self.loop = SimLoop(Random(f"order {seed}"))  # type: ignore[abstract]  # what is missing leads out of the world
         self.trace = trace if trace is not None else Trace()
@@ -73,8 +75,6 @@ class World:
         self._numbers = count()
         self.on_stopped: Callable[[str], None] = lambda name: None
         """Told the machine whose node has stopped because its storage failed."""
-        self._label_share = label_share
-        self._call_share = call_share
 
     def run(self, scenario: "Callable[[World], Coroutine[Any, Any, T]]", *, seconds_max: float = SECONDS_MAX) -> T:
         """Run a scenario to its end.
@@ -138,6 +138,8 @@ class World:
         Whoever is connected sees a reset, or with `silent` nothing at all.
         """
         machine = self._end(name, "power-cut")
+        if machine.lossy_at >= 0:
+            machine.lossy_at = self.loop.time()
         self.lan.crash(machine.host, silent=silent)
         machine.storage.power_cut()
 
@@ -236,9 +238,7 @@ class World:
             wall_clock=machine.clock,
             entropy=entropy,
             discovery=SimDiscovery(self.airwaves, machine.host),
-            faults=SimFaults(
-                Random(f"faults {self.seed} {machine.host}"), self.trace, label_share=self._label_share, call_share=self._call_share
-            ),
+            faults=SimFaults(Random(f"faults {self.seed} {machine.host}"), self.trace, self.rare_paths),
             compute=SimCompute(),
         )
         node = Node(NodeConfig(machine.name, f"{machine.name}:{PORT}", found=found), env, home, machine.events.append)

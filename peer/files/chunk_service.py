@@ -12,6 +12,7 @@ from peer.errors import Refused
 from peer.files.access import TRY_SECONDS, Access, milliseconds
 from peer.files.quorum import collect
 from peer.link import Served
+from peer.seams import Faults
 from peer.store.chunks import ChunkCorrupt, ChunkStore, StoreFull
 from protocol import limits
 from protocol.errors import ErrorCode
@@ -26,9 +27,10 @@ log = logging.getLogger(__name__)
 class ChunkService:
     """The chunks of one holder, as its peers and clients may use them."""
 
-    def __init__(self, access: Access, chunks: ChunkStore) -> None:
+    def __init__(self, access: Access, chunks: ChunkStore, faults: Faults) -> None:
         self._access = access
         self._chunks = chunks
+        self._faults = faults
 
     async def put(self, request: ChunkPut, payload: memoryview, deadline: float) -> ChunkStored:
         """Store a chunk here and, with `forward`, wherever else it belongs.
@@ -41,6 +43,8 @@ class ChunkService:
         if not await self._access.compute.run(lambda: chunk_matches(chunk_id, payload)):
             raise Refused(ErrorCode.WRONG_HASH, "the payload is not the chunk that its id names")
         if not request.forward:
+            if self._faults.sometimes("chunks.full"):
+                raise Refused(ErrorCode.FULL, "full for once")
             try:
                 await self._chunks.put(chunk_id, payload)
             except StoreFull as error:

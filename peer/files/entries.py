@@ -85,11 +85,14 @@ def entry_of(row: Row, version: Version) -> Entry:
     )
 
 
-_CONFLICT = re.compile(r" \(conflict [^()/]* \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d\.\d{3}\)")
+_CONFLICT = re.compile(r" \(conflict [^()/]* \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d\.\d{3} [0-9a-f]{8}\.\d+\)")
 
 
 def _conflict_name(name: str, version: Version) -> str:
-    """Return `name (conflict WRITER TIME).ext`. The time is that of the clock which ordered the versions."""
+    """Return `name (conflict WRITER TIME VERSION).ext`. The time is that of the clock which ordered the versions.
+
+    Writer and time say to people which it is, and are the same for versions of one millisecond; the version tells these apart.
+    """
     milliseconds_utc = min(version.hlc >> 16, LATEST_MILLISECONDS)
     moment = datetime.fromtimestamp(milliseconds_utc // 1000, UTC)
     stamp = f"{moment:%Y-%m-%d %H.%M.%S}.{milliseconds_utc % 1000:03d}"
@@ -97,7 +100,7 @@ def _conflict_name(name: str, version: Version) -> str:
     stem, dot, extension = name.rpartition(".")
     if not stem:
         stem, dot, extension = name, "", ""
-    return f"{stem} (conflict {writer} {stamp}){dot}{extension}"
+    return f"{stem} (conflict {writer} {stamp} {version_text(version.dot)}){dot}{extension}"
 
 
 def base_of_conflict(name: str) -> str | None:

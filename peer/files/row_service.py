@@ -13,6 +13,7 @@ from peer.errors import Refused, RequestFailed, Unavailable
 from peer.files.access import TRY_SECONDS, Access
 from peer.files.quorum import collect, has_majority
 from peer.files.row_shipper import RowShipper
+from peer.seams import Faults
 from peer.store.rows import RowCorrupt, RowStore, RowTooLarge
 from peer.store.system import SystemStore
 from protocol import limits
@@ -39,11 +40,14 @@ from protocol.versions import Dot, Kind, Row, Version, find_operation, published
 class RowService:
     """The rows of one replica, as its peers and clients may use them."""
 
-    def __init__(self, access: Access, rows: RowStore, system: SystemStore, report_damage: Callable[[str], None]) -> None:
+    def __init__(
+        self, access: Access, rows: RowStore, system: SystemStore, faults: Faults, report_damage: Callable[[str], None]
+    ) -> None:
         """`report_damage` is told the path of every damaged row that is met."""
         self._access = access
         self._report_damage = report_damage
         self._rows = rows
+        self._faults = faults
         self._shipper = RowShipper(access)
         self._system = system
         self._hlc = 0
@@ -77,6 +81,8 @@ class RowService:
         except RowCorrupt as error:
             raise self._damaged(error) from None
         copies = await self._ship(layout, request, row, deadline)
+        if self._faults.sometimes("rows.outcome-unknown"):
+            raise Refused(ErrorCode.OUTCOME_UNKNOWN, "it is stored, and for once nobody is told")
         standing = winner(row)
         dot = find_operation(row, request.op_id) or (standing.dot if standing is not None else dot)
         return Published(dot, copies)
@@ -118,7 +124,7 @@ class RowService:
                 request.folder,
                 request.after,
                 request.until,
-                rows_max=limits.ROWS_PER_MESSAGE_MAX,
+                rows_max=self._page_rows(),
                 bytes_max=limits.PAGE_BYTES_MAX,
             )
         except RowCorrupt as error:
@@ -136,11 +142,14 @@ class RowService:
         after = (request.after_partition, request.after_path) if request.after_path else None
         try:
             rows, more = await self._rows.pull(
-                partitions, after, rows_max=limits.ROWS_PER_MESSAGE_MAX, bytes_max=limits.PAGE_BYTES_MAX
+                partitions, after, rows_max=self._page_rows(), bytes_max=limits.PAGE_BYTES_MAX
             )
         except RowCorrupt as error:
             raise self._damaged(error) from None
         return PulledRows(tuple(rows), more)
+
+    def _page_rows(self) -> int:
+        return 1 if self._faults.sometimes("rows.short-page") else limits.ROWS_PER_MESSAGE_MAX
 
     def _damaged(self, error: RowCorrupt) -> Refused:
         self._report_damage(error.path)

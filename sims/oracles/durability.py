@@ -26,33 +26,39 @@ class AckIsDurable(Oracle):
         machines = min(2 * REPLICATION - 1, self.plan.machines)
         majority = machines // 2 + 1
         needed = min(REPLICATION, majority)
-        rows = sum(self._has_row(machine, write) for machine in self.world.machines.values())
+        rows = sum(self._may_have_lost(machine, write) or self._has_row(machine, write) for machine in self.world.machines.values())
         if rows < majority:
             raise self.violated(
                 "I19", f"write {write.number} of {write.path} was acknowledged with its row on {rows} disks, and a majority is {majority}"
             )
         copies = rows
         if write.digest not in (ABSENT, None) and write.size > INLINE_BYTES_MAX:
-            copies = min(copies, *self._chunk_copies(self.history.contents[write.digest or ""]))
+            copies = min(copies, *self._chunk_copies(write))
         if copies < needed or copies < write.copies:
             raise self.violated(
                 "I2",
                 f"write {write.number} of {write.path}: {write.copies} copies were acknowledged, {copies} are on disks, {needed} promised",
             )
 
-    def _chunk_copies(self, content: bytes) -> Iterator[int]:
+    def _may_have_lost(self, machine: Machine, write: Write) -> bool:
+        """Return whether a disk may have lost, since the write began, what it had: that is within what the plan may lose."""
+        return machine.name in self.plan.fragile and machine.lossy_at >= write.began
+
+    def _chunk_copies(self, write: Write) -> Iterator[int]:
+        content = self.history.contents[write.digest or ""]
         step = chunk_bytes_for(len(content))
         for begin in range(0, len(content), step):
             chunk = content[begin : begin + step]
             chunk_id = chunk_id_of(ChunkTag.DATA, chunk)
             path = f"c/{chunk_id[1]:02x}/{chunk_id.hex()}"
-            yield sum(self._has_chunk(machine, path, chunk) for machine in self.world.machines.values())
+            yield sum(
+                self._may_have_lost(machine, write) or self._has_chunk(machine, path, chunk) for machine in self.world.machines.values()
+            )
 
     def _has_chunk(self, machine: Machine, path: str, chunk: bytes) -> bool:
         disk = machine.storage.state
         if machine.name in self.plan.fragile:
-            # What a lying disk has not kept, and what rotted a moment ago, is within what the plan may lose.
-            return path in disk.names or path in disk.durable_names
+            return path in disk.names or path in disk.durable_names  # it may lie
         file = disk.durable_names.get(path)
         return file is not None and file.durable[CHUNK_HEADER_BYTES:] == chunk
 

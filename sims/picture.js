@@ -7,7 +7,8 @@ const timeline = byId("timeline");
 const overview = byId("overview");
 
 const MARGIN = 92; // of the names of the lanes
-const AXIS = 34;
+const BANNER = run.violation === null ? 0 : 20; // of the violation, above the names of the phases
+const AXIS = BANNER + 34;
 const ROW = 14; // of an operation or a fault
 const TICK = 3; // the narrowest bar
 const ARROWS_MAX = 400; // so many messages are drawn as arrows, of more only how much there is
@@ -134,6 +135,7 @@ function fitted(pen, text, room, fewest = 2) {
 
 function draw() {
   width = timeline.clientWidth;
+  if (width <= MARGIN) return; // the page is not laid out yet, or is in a tab that nobody sees
   const pen = prepare(timeline, HEIGHT);
   pen.fillStyle = colours.page;
   pen.fillRect(0, 0, width, HEIGHT);
@@ -354,7 +356,8 @@ function drawOperations(pen) {
     each.room = next.get(place) ?? width;
     next.set(place, x(each.began) - 4);
   }
-  for (const each of visible) {
+  // What the violation speaks of comes last, so that its name is over those of others.
+  for (const each of [...visible.filter((other) => !other.isNamed), ...visible.filter((other) => other.isNamed)]) {
     const lane = lanes[each.lane];
     const top = lane.top + 5 + each.row * ROW;
     const left = Math.max(x(each.began), MARGIN - 4);
@@ -380,13 +383,14 @@ function drawOperations(pen) {
       pen.strokeRect(left - 2, top - 2, wide + 4, high + 4);
     }
     const text = `${each.kind} ${each.path}${each.look === "ok" ? "" : ` ${each.isOpen ? "under way at the end" : each.result}`}`;
-    const isInside = pen.measureText(text).width < wide - 6;
-    const textLeft = isInside ? left + 4 : left + wide + 3;
-    const label = fitted(pen, isFiltered || !each.isNamed ? text : `${text} (${each.number})`, isInside ? wide : each.room - textLeft, each.kind.length + 3);
+    const isInside = pen.measureText(text).width < wide - (each.isNamed ? 40 : 6);
+    const textLeft = isInside ? left + 4 : left + wide + (each.isNamed ? 5 : 3);
+    const room = each.isNamed ? width - textLeft : each.room - textLeft;
+    const label = fitted(pen, each.isNamed ? `${text} (${each.number})` : text, isInside ? wide : room, each.kind.length + 3);
     pen.fillStyle = isInside && !each.isRead && !isHatched ? colours.page : colours.ink;
-    if (isHatched && isInside) {
+    if (isInside ? isHatched : each.isNamed) {
       pen.fillStyle = colours.page;
-      pen.fillRect(textLeft - 2, top + 1, pen.measureText(label).width + 4, high - 2);
+      pen.fillRect(textLeft - 2, isInside ? top + 1 : top - 1, pen.measureText(label).width + 4, isInside ? high - 2 : high + 2);
       pen.fillStyle = colours.ink;
     }
     pen.fillText(label, textLeft, top + high / 2 + 0.5);
@@ -395,7 +399,7 @@ function drawOperations(pen) {
 }
 
 function drawFaults(pen) {
-  const visible = faults.filter((each) => x(each.ended) + 160 >= MARGIN && each.began <= view.to);
+  const visible = faults.filter((each) => x(each.ended) + (each.ended > each.began ? 0 : 160) >= MARGIN && each.began <= view.to);
   const endOf = (each) => Math.max(x(each.ended), x(each.began) + pen.measureText(`${each.what} ${each.hosts}`).width + 8);
   for (const each of visible) {
     const top = faultsTop + 4 + each.row * ROW;
@@ -430,9 +434,10 @@ function drawFaults(pen) {
         pen.globalAlpha = before;
       }
       pen.beginPath();
-      pen.moveTo(left, lane.top + 18);
-      pen.lineTo(left - 4, lane.top + 25);
-      pen.lineTo(left + 4, lane.top + 25);
+      const tip = lane.sort === "machine" ? lane.top + 18 : lane.top + lane.height - 10;
+      pen.moveTo(left, tip);
+      pen.lineTo(left - 4, tip + 7);
+      pen.lineTo(left + 4, tip + 7);
       pen.fill();
     }
     pen.globalAlpha = 1;
@@ -448,14 +453,14 @@ function drawPhases(pen) {
     pen.lineWidth = 1;
     pen.setLineDash([4, 3]);
     pen.beginPath();
-    pen.moveTo(px, 2);
+    pen.moveTo(px, BANNER + 2);
     pen.lineTo(px, HEIGHT);
     pen.stroke();
     pen.setLineDash([]);
     pen.fillStyle = colours.phase;
     const text = PHASES[event.kind];
     const left = Math.max(px + 3, free);
-    if (left - px < 90) pen.fillText(text, left, 9);
+    if (left - px < 90) pen.fillText(text, left, BANNER + 9);
     free = left + pen.measureText(text).width + 8;
   }
 }
@@ -785,7 +790,7 @@ byId("filter").onkeydown = (event) => {
   if (event.key === "Enter") step(event.shiftKey ? -1 : 1);
 };
 
-window.addEventListener("resize", redraw);
+new ResizeObserver(redraw).observe(document.body);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   readColours();
   redraw();

@@ -308,7 +308,7 @@ class _Run:
 
 def _name(operations: list[_Operation], text: str) -> None:
     """Mark the operations that a violation speaks of: by their numbers, else the last two on a path that it has."""
-    numbers = {int(number) for number in re.findall(r"\b(?:write|number) (\d+)", text)}
+    numbers = {int(number) for number in re.findall(r"\b(?:write|read|number) (\d+)", text)}
     for operation in operations:
         operation.is_named = operation.number in numbers
     if not numbers:

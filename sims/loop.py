@@ -172,6 +172,12 @@ class SimLoop(asyncio.AbstractEventLoop):
             if not handle._cancelled:
                 self._enqueue(handle)
 
+    def settle(self) -> None:
+        """Let go of what has ended, so that errors nobody has looked at are among the `failures`."""
+        for host in self._hosts.values():
+            host.tasks = [task for task in host.tasks if not task.done()]
+        gc.collect()
+
     # -- hosts ---------------------------------------------------------------
 
     def kill(self, host: str) -> None:

@@ -85,6 +85,7 @@ class World:
         try:
             with sealed():
                 result = self.loop.run(scenario(self), seconds_max=seconds_max)
+            self.loop.settle()
             assert not self.loop.failures, self.loop.failures
             return result
         finally:

@@ -163,8 +163,8 @@ class ChunkWriter:
     def _end(self, task: asyncio.Task[None], size: int) -> None:
         self._tasks.discard(task)
         self._in_flight -= size
-        if not task.cancelled():
-            self._failure = self._failure or task.exception()
+        failure = None if task.cancelled() else task.exception()  # looked at, even if another one came before
+        self._failure = self._failure or failure
         self._ended.set()
 
     async def _store(self, chunk_id: ChunkId, data: Buffer, turn: int, tag: ChunkTag) -> None:

@@ -16,10 +16,11 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from peer.errors import DiskError, StoreCorrupt
+from peer.errors import DiskError, StorageFailed, StoreCorrupt
 from peer.seams import KV, Compute, Delete, Disk, Put, Storage
 from peer.store.formats import ValueCorrupt, unwrap, wrap
 from peer.store.locks import KeyLocks
+from peer.store.tasks import to_the_end
 from protocol.hashing import CONTEXT_STORED, Buffer, derived_hash
 from protocol.identity import CHUNK_ID_BYTES, ChunkId
 from protocol.manifest import chunk_matches
@@ -105,7 +106,7 @@ class ChunkStore:
             task = asyncio.get_running_loop().create_task(self._put(chunk_id, data))
             self._writing[chunk_id] = task
             task.add_done_callback(lambda _: self._writing.pop(chunk_id, None))
-        await asyncio.shield(task)
+        await to_the_end(task, StoreFull, DiskError, StorageFailed)
 
     async def get(self, chunk_id: ChunkId) -> memoryview | None:
         """Return a chunk, verified, or None when it is not here.
@@ -132,7 +133,7 @@ class ChunkStore:
         task = asyncio.get_running_loop().create_task(self._remove(chunk_id))
         self._removing[task] = None
         task.add_done_callback(self._removing.pop)
-        await asyncio.shield(task)
+        await to_the_end(task, StoreFull, DiskError, StorageFailed)
 
     async def page(self, after: ChunkId | None, limit: int) -> list[tuple[ChunkId, int]]:
         """Return up to `limit` chunks behind `after` with their sizes, in order of id."""
@@ -192,7 +193,7 @@ class ChunkStore:
         self._to_sync[folder] = None
         if self._next_sync is None:
             self._next_sync = asyncio.get_running_loop().create_task(self._sync_directories_soon())
-        await asyncio.shield(self._next_sync)
+        await to_the_end(self._next_sync, DiskError, StorageFailed)
 
     async def _sync_directories_soon(self) -> None:
         async with self._syncing:  # while one group syncs the next one gathers

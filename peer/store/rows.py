@@ -11,9 +11,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Final, TypeVar
 
+from peer.errors import Refused, StorageFailed
 from peer.seams import KV, Delete, Put
 from peer.store.formats import ValueCorrupt, unwrap, wrap
 from peer.store.locks import KeyLocks
+from peer.store.tasks import to_the_end
 from protocol import limits
 from protocol.codec import decode_own
 from protocol.errors import RemoteProtocolError
@@ -179,7 +181,7 @@ class RowStore:
         task = asyncio.get_running_loop().create_task(work)
         self._working.add(task)
         task.add_done_callback(self._working.discard)
-        return await asyncio.shield(task)
+        return await to_the_end(task, RowCorrupt, RowTooLarge, Refused, StorageFailed)
 
     async def _change(self, path: str, edit: Callable[[Row], Row]) -> Row:
         key = _key(path)

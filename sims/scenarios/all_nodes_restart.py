@@ -1,4 +1,4 @@
-"""Every machine restarts, again and again: in good order, killed, or by a power cut, one by one or all at once.
+"""Every machine restarts, again and again: in good order, killed, or by a power cut.
 
 The cluster forms again by itself, with the same members, from whatever order they come back in. Everything is there, and what is put
 afterwards replaces what was there before: no number of a version is ever given twice.

@@ -1,7 +1,7 @@
-"""Clocks jump by up to fifty years, forwards and backwards, and run too fast, while files are overwritten, removed and put again.
+"""Clocks jump by up to fifty years, forwards and backwards, and run too fast or too slow.
 
-Clocks are for people: which of two writes came later is never taken from one. Whoever writes after somebody's write was acknowledged
-replaces it, whatever the clocks of the two say, and there is never a conflict.
+Meanwhile a file is overwritten, removed and put again. Clocks are for people: which of two writes came later is never taken from one.
+Whoever writes after somebody's write was acknowledged replaces it, whatever the clocks of the two say, and there is never a conflict.
 """
 
 import asyncio

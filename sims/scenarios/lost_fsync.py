@@ -1,8 +1,8 @@
-"""The disk of one machine lies: it says that it has synced, and has not. Then all machines lose their power.
+"""The disk of one machine says that it has synced, and has not; then all machines lose their power.
 
 A disk that lies is a failed one, and one failed copy of three is within what is promised. Every acknowledged byte can be read afterwards,
-from the others, even while one more machine stays away. The liar, asked for what its index says it has, gives the right bytes or none,
-and gets what it has lost from the others: there are three durable copies again.
+from the others, even while one more machine stays away. The liar, asked for what its index says it has, gives the right bytes or none, and
+gets what it has lost from the others: there are three durable copies again.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""The network splits: one or two of five machines are cut off from the rest, with a client on either side.
+"""The network splits: one or two of five machines are cut off, with a client on either side.
 
-The minority refuses every read and every write as unavailable, and nothing changes on its disks; the majority goes on. A put that was under
-way on the wrong side is not acknowledged. After the healing everybody sees what the majority did, and nothing else.
+The minority refuses every read and every write as unavailable, and nothing changes on its disks; the majority goes on. A put that was
+under way on the wrong side is not acknowledged. After the healing everybody sees what the majority did, and nothing else.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""One machine hears everybody and is heard by nobody, or the other way round: its cable works in one direction.
+"""One machine hears everybody and is heard by nobody, or the other way round.
 
-The others read, write and remove without it, in time that a person would wait. Nothing that is acknowledged counts a copy of which nobody
-could have heard. When the cable works again, the machine has caught up and everybody agrees.
+Its cable works in one direction. The others read, write and remove without it, in time that a person would wait. Nothing that is
+acknowledged counts a copy of which nobody could have heard. When the cable works again, the machine has caught up and everybody agrees.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""All machines lose their power at the very moment at which a put is acknowledged, with other puts under way.
+"""All machines lose their power at the very moment at which a put is acknowledged.
 
-What was not synced is lost or torn, on every disk by itself. After the restart, in any order, every acknowledged byte is there, on three
-machines; of what was not acknowledged there is all or nothing, and the same puts again succeed.
+Other puts are under way. What was not synced is lost or torn, on every disk by itself. After the restart, in any order, every acknowledged
+byte is there, on three machines; of what was not acknowledged there is all or nothing, and the same puts again succeed.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""A machine was away for a month while files were overwritten, removed and added; it comes back, and others go.
+"""A machine was away for a month; it comes back, and others go.
 
-Its rows and chunks are of a month ago. Nobody is ever shown one of them: what was removed stays removed, what was overwritten stays so,
-also when two of those who know better are gone, so that the returned machine's vote is needed.
+Meanwhile files were overwritten, removed and added. Its rows and chunks are of a month ago. Nobody is ever shown one of them: what was
+removed stays removed, what was overwritten stays so, also when two of those who know better are gone, so that the returned machine's vote
+is needed.
 """
 
 import asyncio

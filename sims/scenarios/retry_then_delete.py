@@ -1,4 +1,4 @@
-"""A put whose outcome nobody knows is repeated by somebody else, then the file is removed; then the first try arrives.
+"""A put of unknown outcome is repeated by somebody else, the file removed; then the first try arrives.
 
 The client that began is cut off while it puts, in both directions or so that only answers are lost, and a machine dies. Somebody else
 repeats the put by its op id, which takes effect once, and removes the file. Then the cables work again, what was on its way arrives, and

@@ -1,4 +1,4 @@
-"""Somebody sends garbage to every port, and a member of another cluster that has the same key turns up.
+"""Somebody sends garbage to every port, and a member of another cluster of the same key turns up.
 
 Garbage ends the connection that brought it, soon, and nothing else. The other cluster's member stays what it is: neither of the two takes
 the other in, and neither shows a file of the other. All the while reads and writes go on.
@@ -60,7 +60,7 @@ async def story(world: World) -> None:
         host, sender, name = f"garbage{number}#1", _Sender(), random.choice(names)
         network = SimNetwork(world.lan, host, node_id_of(plain_hash(host.encode())))
         await world.on(host, lambda: network.connect(f"{name}:{PORT}", lambda _: sender, timeout_seconds=5.0))
-        garbage = random.choice(BEGINNINGS) + random.randbytes(random.randrange(1, 64))
+        garbage = random.choice(BEGINNINGS) + random.randbytes(random.randrange(16, 64))
         while garbage and sender.is_connected:
             count = random.randrange(1, len(garbage) + 1)
             sender.transport.write(garbage[:count])

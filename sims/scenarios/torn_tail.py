@@ -1,8 +1,9 @@
-"""The power of a machine fails while it writes a chunk: what is on its disk is old, new, half of it, or garbage by the sector.
+"""The power of a machine fails while it writes a chunk, again and again.
 
-Three machines, so each is a home of every chunk. One loses its power again and again within its next few disk operations, while files are
-put, and comes back each time. No node ever serves a torn chunk or counts it, what was acknowledged can be read everywhere, half-written
-files are gone after the start, and the store that was hit works: soon it has its copy of everything again.
+What is on its disk is old, new, a beginning, or garbage by the sector. Three machines, so each is a home of every chunk. One loses its
+power again and again within its next few disk operations, while files are put, and comes back each time. No node ever serves a torn chunk
+or counts it, what was acknowledged can be read everywhere, half-written files are gone after the start, and the store that was hit works:
+soon it has its copy of everything again.
 """
 
 import asyncio

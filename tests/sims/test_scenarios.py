@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from peer.store.rows import RowStore
+from protocol.versions import Row, Version, published, winner
 from sims.planted import planted
 from sims.run import run_scenario
 from sims.scenarios import scenarios
@@ -35,7 +37,36 @@ def test_what_must_hold_in_a_failure_case_holds(name: str, seed: int) -> None:
         pytest.fail(f"{violation}\nagain: python -m sims {name} --seed {seed}", pytrace=False)
 
 
+def is_noticed(name: str) -> bool:
+    return any(run_scenario(scenarios()[name].story, seed).violation is not None for seed in SEEDS_TO_NOTICE)
+
+
 @pytest.mark.parametrize("name", CAUGHT)
 def test_a_failure_case_notices_a_planted_bug(name: str) -> None:
     with planted(CAUGHT[name]):
-        assert any(run_scenario(scenarios()[name].story, seed).violation is not None for seed in SEEDS_TO_NOTICE)
+        assert is_noticed(name)
+
+
+def test_a_clock_that_decides_which_write_is_newer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def newest(row: Row, version: Version) -> Row:
+        return row if any(head.modified_milliseconds > version.modified_milliseconds for head in row.heads) else published(row, version)
+
+    monkeypatch.setattr("peer.files.row_service.published", newest)
+    assert is_noticed("clock-jump")
+
+
+def test_a_removal_that_is_forgotten_is_noticed_when_somebody_returns_who_missed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    vote = RowStore.vote
+
+    async def forgetful(self: RowStore, path: str, *, full: bool) -> tuple[bytes, Row | None]:
+        _, row = await vote(self, path, full=True)
+        return await vote(self, path, full=full) if row is None or winner(row) is not None else (b"", None)
+
+    monkeypatch.setattr(RowStore, "vote", forgetful)
+    assert is_noticed("rejoin-after-absence")
+
+
+def test_waiting_for_the_slow_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peer.files.read_path.HEDGE_SECONDS", 1e6)
+    monkeypatch.setattr("peer.files.chunk_service.TRY_SECONDS", 40.0)
+    assert is_noticed("slow-node")

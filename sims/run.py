@@ -190,6 +190,8 @@ class _Run:
 
     async def _judge(self) -> None:
         self._note("judged")
+        for oracle in self._oracles:
+            await oracle.look()
         client = Operations(await self._world.session("reader#1", *(n for n in self._plan.names if n not in self._plan.gone)))
         for path in self._history.paths():
             self._history.finals[path] = await self._in_time(f"the last look at {path}", self._versions(client, path))

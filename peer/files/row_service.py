@@ -80,6 +80,8 @@ class RowService:
             raise Refused(ErrorCode.TOO_LARGE, f"{error}: resolve them first") from None
         except RowCorrupt as error:
             raise self._damaged(error) from None
+        if self._faults.sometimes("rows.slow-ship"):
+            await asyncio.sleep(self._access.entropy.uniform("slow ship", 0.0, TRY_SECONDS))
         copies = await self._ship(layout, request, row, deadline)
         if self._faults.sometimes("rows.outcome-unknown"):
             raise Refused(ErrorCode.OUTCOME_UNKNOWN, "it is stored, and for once nobody is told")

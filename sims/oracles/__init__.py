@@ -6,7 +6,7 @@ and never ask a node what it believes of itself. A judge raises `Violation`.
 
 from sims.oracles.base import Oracle, Violation
 from sims.oracles.bounds import Bounds
-from sims.oracles.durability import AckIsDurable, DotsAreUnique
+from sims.oracles.durability import AckIsDurable, DotsAreUnique, RowsTravelWhole
 from sims.oracles.integrity import CorruptionIsContained
 from sims.oracles.register import (
     AppliedOnce,
@@ -25,6 +25,7 @@ def all_oracles() -> list[Oracle]:
     return [
         AckIsDurable(),
         DotsAreUnique(),
+        RowsTravelWhole(),
         Bounds(),
         OnlyWhatWasPut(),
         FailedStaysInvisible(),

@@ -37,8 +37,11 @@ class Oracle:
     def tick(self) -> None:
         """A second has passed."""
 
+    async def look(self) -> None:
+        """Everything is mended and everybody has recovered; nobody has read anything since."""
+
     async def finish(self) -> None:
-        """Everything is mended, everybody has recovered, and every path has been read."""
+        """Every path has been read, and it has been quiet since."""
 
     def violated(self, invariant: str, text: str) -> Violation:
         """Return what to raise."""

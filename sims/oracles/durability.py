@@ -1,20 +1,19 @@
 """Judges of an acknowledgement, at the very moment when it is given: what would be left if all machines lost their power now?"""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from protocol.codec import decode_own
-from protocol.errors import RemoteProtocolError
 from protocol.identity import short
 from protocol.manifest import ChunkTag, chunk_bytes_for, chunk_id_of
 from protocol.paths import name_of, parent_of
 from protocol.versions import Row
 from sims.history import ABSENT, Write
 from sims.oracles.base import Oracle
+from sims.oracles.rows import is_rotten, rows_of, what_is_missing
 from sims.world import Machine
 
 REPLICATION = 3
 CHUNK_HEADER_BYTES = 64
-VALUE_HEADER_BYTES = 9
 INLINE_BYTES_MAX = 65_536
 
 
@@ -63,22 +62,15 @@ class AckIsDurable(Oracle):
         return file is not None and file.durable[CHUNK_HEADER_BYTES:] == chunk
 
     def _has_row(self, machine: Machine, write: Write) -> bool:
-        database = machine.storage.databases.get("ns")
-        if database is None:
-            return False
         end = parent_of(write.path).encode() + b"\0" + name_of(write.path).encode()
-        for key, value in database.values.items():
-            if key.startswith(b"r") and key[3:] == end:
-                return key in database.rotten or _knows(value, write.version, is_removal=write.is_removal)
+        for key, row in rows_of(machine):
+            if key[3:] == end:
+                return is_rotten(machine, key) or (row is not None and _knows(row, write.version, is_removal=write.is_removal))
         return False
 
 
-def _knows(value: bytes, version: str, *, is_removal: bool) -> bool:
-    """Return whether a stored row has a version, or one that supersedes it."""
-    try:
-        row = decode_own(Row, value[VALUE_HEADER_BYTES:])
-    except RemoteProtocolError:
-        return False
+def _knows(row: Row, version: str, *, is_removal: bool) -> bool:
+    """Return whether a row has a version, or one that supersedes it."""
     if not version:  # the client is not told which version a removal is
         return not is_removal or bool(row.heads)
     actor, _, counter = version.partition(".")
@@ -86,6 +78,26 @@ def _knows(value: bytes, version: str, *, is_removal: bool) -> bool:
     if any(short(dot.actor) == actor and dot.counter >= int(counter) for dot in dots):
         return True
     return any(short(dot.actor) == actor and dot.counter == int(counter) for known in row.operations for dot in known.dots)
+
+
+class RowsTravelWhole(Oracle):
+    """I5: who has a version of a coordinator has, or has seen superseded, every earlier version of it that stands in that row."""
+
+    def tick(self) -> None:
+        """Compare the row of each coordinator with those of all others."""
+        rows = {
+            (machine.node.node_id, key): row
+            for machine in self.world.machines.values()
+            if machine.node is not None
+            for key, row in rows_of(machine)
+            if row is not None and not is_rotten(machine, key)
+        }
+        for (coordinator, key), row in rows.items():
+            own = replace(row, heads=tuple(head for head in row.heads if head.dot.actor == coordinator))
+            for (other, other_key), other_row in rows.items() if own.heads else ():
+                missing = what_is_missing(own, other_row) if other_key == key and other != coordinator else None
+                if missing is not None:
+                    raise self.violated("I5", f"{row.path}: node {short(other)} lacks {missing}, node {short(coordinator)}")
 
 
 class DotsAreUnique(Oracle):

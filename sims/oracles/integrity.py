@@ -1,47 +1,70 @@
 """Judge of damage: what a disk did to a copy stays with that copy."""
 
 from peer.errors import LinkLost, RequestFailed
-from protocol.codec import decode_own
-from protocol.errors import RemoteProtocolError
-from protocol.identity import ChunkId
+from peer.link import Reply
+from peer.session import Session
+from protocol.identity import ChunkId, NodeId
 from protocol.manifest import chunk_matches
-from protocol.messages import ChunkGet
-from protocol.versions import Row
+from protocol.messages import ChunkGet, Request, RowFetch, RowIs
+from protocol.paths import join
 from sims.oracles.base import Oracle
-from sims.oracles.durability import CHUNK_HEADER_BYTES, VALUE_HEADER_BYTES
+from sims.oracles.durability import CHUNK_HEADER_BYTES
+from sims.oracles.rows import is_rotten, rows_of
 from sims.world import Machine
 
-ASK_SECONDS = 10.0
+ASK_MILLISECONDS = 10_000
 
 
 class CorruptionIsContained(Oracle):
-    """I25: no damaged chunk is served, and no chunk or row is damaged on a disk that nobody has damaged."""
+    """I25: no damaged chunk is served, no damaged row votes, and nothing is damaged on a disk that nobody has damaged."""
+
+    async def look(self) -> None:
+        """Ask every node for the rows that its disk has damaged."""
+        session = await self._session("judge#1")
+        for machine in self._up():
+            database = machine.storage.databases["ns"]
+            for key in [key for key in database.rotten if key.startswith(b"r")]:
+                folder, _, name = key[3:].decode().partition("\0")
+                partition = int.from_bytes(key[1:3], "big")
+                message = RowFetch(ASK_MILLISECONDS, partition, session.layout.cfg(partition), join(folder, name), full=False)
+                reply = await self._ask("judge#1", session, machine, message)
+                if reply is not None and isinstance(reply.message, RowIs) and not reply.message.digest:
+                    raise self.violated("I25", f"{machine.name} says that {join(folder, name)} does not exist; its row there is damaged")
 
     async def finish(self) -> None:
         """Read every disk, then ask every node for every chunk that it might have."""
         for machine in self.world.machines.values():
             self._read(machine)
         chunks = sorted({path for machine in self.world.machines.values() for path in machine.storage.state.chunk_files()})
-        up = [machine for machine in self.world.machines.values() if machine.node is not None]
-        session = await self.world.session("judge#1", *(machine.name for machine in up))
-        for machine in up:
-            assert machine.node is not None
-            node_id = machine.node.node_id
+        session = await self._session("judge#2")
+        for machine in self._up():
             for path in chunks:
                 chunk_id = ChunkId(bytes.fromhex(path.rpartition("/")[2]))
-                message = ChunkGet(int(ASK_SECONDS * 1000), chunk_id)
-
-                async def ask(message: ChunkGet = message, node_id=node_id):  # type: ignore[no-untyped-def]
-                    return await session.request(node_id, message, timeout_seconds=ASK_SECONDS)
-
-                try:
-                    reply = await self.world.on("judge#1", ask)
-                except (LinkLost, RequestFailed, TimeoutError):
+                reply = await self._ask("judge#2", session, machine, ChunkGet(ASK_MILLISECONDS, chunk_id))
+                if reply is None:
                     continue
                 good = chunk_matches(chunk_id, reply.payload)
                 reply.release()
                 if not good:
                     raise self.violated("I25", f"{machine.name} served other bytes than those of chunk {chunk_id.hex()[:12]}")
+
+    def _up(self) -> list[Machine]:
+        return [machine for machine in self.world.machines.values() if machine.node is not None]
+
+    async def _session(self, host: str) -> Session:
+        return await self.world.session(host, *(machine.name for machine in self._up()))
+
+    async def _ask(self, host: str, session: Session, machine: Machine, message: Request) -> Reply | None:
+        """Return the answer of one machine, None if it has none to give."""
+        node_id: NodeId = self.world.node(machine.name).node_id
+
+        async def ask() -> Reply:
+            return await session.request(node_id, message, timeout_seconds=ASK_MILLISECONDS / 1000)
+
+        try:
+            return await self.world.on(host, ask)
+        except (LinkLost, RequestFailed, TimeoutError):
+            return None
 
     def _read(self, machine: Machine) -> None:
         disk = machine.storage.state
@@ -51,13 +74,9 @@ class CorruptionIsContained(Oracle):
             is_sound = machine.name not in self.plan.fragile and self._is_indexed(machine, chunk_id)
             if is_sound and not chunk_matches(chunk_id, file.content[CHUNK_HEADER_BYTES:]):
                 raise self.violated("I25", f"{machine.name} has a damaged copy of {path[:17]}, and its disk did no harm")
-        database = machine.storage.databases.get("ns")
-        for key, value in database.values.items() if database is not None else ():
-            if key.startswith(b"r") and key not in (database.rotten if database is not None else ()):
-                try:
-                    decode_own(Row, value[VALUE_HEADER_BYTES:])
-                except RemoteProtocolError as error:
-                    raise self.violated("I25", f"{machine.name} has a damaged row, and its disk did no harm: {error}") from None
+        for key, row in rows_of(machine):
+            if row is None and not is_rotten(machine, key):
+                raise self.violated("I25", f"{machine.name} has a damaged row, and its disk did no harm")
 
     def _is_indexed(self, machine: Machine, chunk_id: ChunkId) -> bool:
         index = machine.storage.databases.get("chunk")

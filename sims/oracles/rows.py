@@ -1,0 +1,40 @@
+"""Rows as they lie on the disks."""
+
+from collections.abc import Iterator
+
+from protocol.codec import decode_own
+from protocol.errors import RemoteProtocolError
+from protocol.versions import Row, covers
+from sims.world import Machine
+
+VALUE_HEADER_BYTES = 9
+"""Version and checksum before each value."""
+
+
+def rows_of(machine: Machine) -> Iterator[tuple[bytes, Row | None]]:
+    """Yield key and row of all that a machine has durably; None for a row that cannot be read."""
+    database = machine.storage.databases.get("ns")
+    for key, value in database.values.items() if database is not None else ():
+        if key.startswith(b"r"):
+            try:
+                yield key, decode_own(Row, value[VALUE_HEADER_BYTES:])
+            except RemoteProtocolError:
+                yield key, None
+
+
+def is_rotten(machine: Machine, key: bytes) -> bool:
+    """Return whether the disk has changed what is under a key."""
+    return key in machine.storage.databases["ns"].rotten
+
+
+def what_is_missing(whole: Row, other: Row) -> str | None:
+    """Return what `other` should have of `whole`, the row of a coordinator, and does not; None if nothing.
+
+    Vectors are compact: who has the dot (a, 9) of a row claims to know (a, 7) as well. So he must have it, or have seen what superseded it.
+    """
+    known = {dot for operation in other.operations for dot in operation.dots}
+    for head in whole.heads:
+        later = [each for each in other.heads if each.dot.actor == head.dot.actor and each.dot.counter > head.dot.counter]
+        if later and head.dot not in known and not any(covers(each.context, head.dot) for each in other.heads):
+            return f"version {head.dot.counter}, and has {later[0].dot.counter} of the same coordinator"
+    return None

@@ -15,7 +15,7 @@ import gc
 import heapq
 import inspect
 from asyncio import events
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Generator
 from random import Random
 from typing import Any, TypeVar, TypeVarTuple
@@ -219,9 +219,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Return the tasks of `host` that have not ended."""
         return [task for task in self._host(host).tasks if not task.done()]
 
-    def timers(self, host: str) -> int:
-        """Return how many timers of `host` are set."""
-        return sum(not handle.cancelled() and handle._context.get(_host, WORLD) == host for _, _, handle in self._timers)  # type: ignore[attr-defined]
+    def timers(self) -> Counter[str]:
+        """Return how many timers are set, by host."""
+        return Counter(handle._context.get(_host, WORLD) for _, _, handle in self._timers if not handle._cancelled)  # type: ignore[attr-defined]
 
     def _host(self, name: str) -> _Host:
         host = self._hosts.get(name)

@@ -217,7 +217,7 @@ def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, plant
         gone=gone,
         fragile=tuple(sorted(fragile)),
         label_share=random.choice((0.0, 0.25, 0.25, 0.5)),
-        call_share=random.choice((0.02, 0.25)),
+        call_share=random.choice((0.01, 0.05)),
         operations=_operations(Random(f"operations {seed}"), clients, seconds),
         faults=tuple(faults),
         planted=planted,

@@ -69,6 +69,7 @@ class Workload:
         for task in self._tasks:
             if task.done():
                 task.result()
+        self._tasks = [task for task in self._tasks if not task.done()]
 
     async def carry_out(self, number: int, operation: Operation) -> str:
         """Carry out one operation now and return what came of it in one word."""

@@ -51,7 +51,8 @@ class Sync:
         self._peers = peers
         self._report_damage = report_damage
         self._wake = asyncio.Event()
-        self._dropped_at = 0
+        self._complete_at = 0
+        """The version of a layout without moves under which everything is synced, and what is foreign dropped."""
 
     def wake(self) -> None:
         """Look again: the layout changed or a peer came up."""
@@ -88,6 +89,8 @@ class Sync:
         return target is None or self._node_id in target
 
     async def _round(self, layout: Layout) -> float | None:
+        if layout.version == self._complete_at:
+            return None  # what is synced stays so for as long as the layout does
         missing = self.unsynced()
         if missing:
             await self._pull_missing(layout, missing)
@@ -95,9 +98,11 @@ class Sync:
         if layout.is_joint:
             await self._report(layout)
             return REPORT_SECONDS if complete else RETRY_SECONDS
-        if complete and self._dropped_at != layout.version:
-            await self._drop_foreign(layout)
-        return None if complete else RETRY_SECONDS
+        if not complete:
+            return RETRY_SECONDS
+        await self._drop_foreign(layout)
+        self._complete_at = layout.version
+        return None
 
     async def _pull_missing(self, layout: Layout, missing: list[int]) -> None:
         groups: dict[int, list[int]] = defaultdict(list)
@@ -177,4 +182,3 @@ class Sync:
         foreign = [partition for partition in range(limits.PARTITIONS) if partition not in owned]
         if foreign:
             await self._rows.drop(foreign)
-        self._dropped_at = layout.version

@@ -23,10 +23,11 @@ class Bounds(Oracle):
 
     def _check(self, tasks_max: int, timers_max: int, when: str) -> None:
         loop = self.world.loop
+        timers_of = loop.timers()
         for machine in self.world.machines.values():
             if not machine.is_up:
                 continue
-            tasks, timers = len(loop.unfinished(machine.host)), loop.timers(machine.host)
+            tasks, timers = len(loop.unfinished(machine.host)), timers_of[machine.host]
             if tasks > tasks_max or timers > timers_max:
                 raise self.violated("I26", f"{machine.host} has {tasks} tasks and {timers} timers{when}")
             buffered = self.world.lan.buffered(machine.host)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from protocol.identity import short
+from protocol.identity import NodeId, short
 from protocol.manifest import ChunkTag, chunk_bytes_for, chunk_id_of
 from protocol.paths import name_of, parent_of
 from protocol.versions import Row
@@ -85,17 +85,20 @@ class RowsTravelWhole(Oracle):
 
     def tick(self) -> None:
         """Compare the row of each coordinator with those of all others."""
-        rows = {
-            (machine.node.node_id, key): row
-            for machine in self.world.machines.values()
-            if machine.node is not None
-            for key, row in rows_of(machine)
-            if row is not None and not is_rotten(machine, key)
-        }
-        for (coordinator, key), row in rows.items():
+        rows: dict[bytes, list[tuple[NodeId, Row]]] = {}
+        for machine in self.world.machines.values():
+            for key, row in rows_of(machine) if machine.node is not None else ():
+                if machine.node is not None and row is not None and not is_rotten(machine, key):
+                    rows.setdefault(key, []).append((machine.node.node_id, row))
+        for replicas in rows.values():
+            if any(row is not replicas[0][1] for _, row in replicas):
+                self._compare(replicas)
+
+    def _compare(self, replicas: list[tuple[NodeId, Row]]) -> None:
+        for coordinator, row in replicas:
             own = replace(row, heads=tuple(head for head in row.heads if head.dot.actor == coordinator))
-            for (other, other_key), other_row in rows.items() if own.heads else ():
-                missing = what_is_missing(own, other_row) if other_key == key and other != coordinator else None
+            for other, other_row in replicas if own.heads else ():
+                missing = what_is_missing(own, other_row) if other != coordinator else None
                 if missing is not None:
                     raise self.violated("I5", f"{row.path}: node {short(other)} lacks {missing}, node {short(coordinator)}")
 

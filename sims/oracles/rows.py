@@ -1,6 +1,7 @@
 """Rows as they lie on the disks."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from protocol.codec import decode_own
 from protocol.errors import RemoteProtocolError
@@ -16,10 +17,15 @@ def rows_of(machine: Machine) -> Iterator[tuple[bytes, Row | None]]:
     database = machine.storage.databases.get("ns")
     for key, value in database.values.items() if database is not None else ():
         if key.startswith(b"r"):
-            try:
-                yield key, decode_own(Row, value[VALUE_HEADER_BYTES:])
-            except RemoteProtocolError:
-                yield key, None
+            yield key, _decoded(value)
+
+
+@lru_cache(maxsize=4096)
+def _decoded(value: bytes) -> Row | None:
+    try:
+        return decode_own(Row, value[VALUE_HEADER_BYTES:])
+    except RemoteProtocolError:
+        return None
 
 
 def is_rotten(machine: Machine, key: bytes) -> bool:

@@ -152,7 +152,10 @@ class SimLoop(asyncio.AbstractEventLoop):
             self.on_step(self._now, host.name)
         if self._steps_now > STEPS_AT_ONE_INSTANT_MAX:
             raise Livelock(f"{STEPS_AT_ONE_INSTANT_MAX} steps at {self._seconds:.6f} s, the last of them {handle!r}")
-        handle._run()
+        try:
+            handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+        except Exception as error:  # noqa: BLE001  # as every loop does: it is told, and the loop goes on
+            self.call_exception_handler({"message": f"exception in callback {handle!r}", "exception": error, "handle": handle})
 
     def _advance(self, limit: int) -> None:
         timers = self._timers

@@ -175,8 +175,11 @@ def _short(value: dict[str, Any]) -> dict[str, Any]:
 
 OPERATIONS_PER_SECOND: Final = 5.0
 FAULTS_PER_SECOND: Final = 0.4
-SIZES: Final = (0, 1, 100, 4096, 65_535, 65_536, 65_537, 100_000, 262_144, 262_145, 700_000)
+SMALL_SIZES: Final = (0, 1, 20, 100, 1000, 4096)
+SIZES: Final = (65_535, 65_536, 65_537, 100_000, 262_144, 262_145, 700_000)
 """Around the bounds of what lies in a row and of one chunk."""
+LARGE_SHARE: Final = 0.4
+"""Most files are small."""
 FOUNDING_SHARE: Final = 0.05
 DAMAGE_SHARE: Final = 0.5
 """In so many runs disks do worse than to lose power."""
@@ -257,9 +260,9 @@ def _fault(random: Random, at: float, mood: _Mood, names: tuple[str, ...], clien
 
 def _operations(random: Random, clients: int, seconds: float) -> tuple[Operation, ...]:
     folders = ["", "/d1", "/d2", "/d1/deep"][: random.randint(1, 4)]
-    names = [f"{random.choice(folders)}/f{index}" for index in range(random.choice((2, 5, 12)))]
+    names = [f"{random.choice(folders)}/f{index}" for index in range(random.choice((3, 10, 30)))]
     weights = [random.choice(choice) for choice in ((4, 8), (6,), (0, 1, 3), (0, 1, 2), (1,), (0, 1), (0, 1), (0.3,))]
-    rate = OPERATIONS_PER_SECOND * random.choice((0.5, 1.0, 1.0, 1.0, 2.0))
+    rate = OPERATIONS_PER_SECOND * random.choice((0.5, 1.0, 1.0, 1.0, 1.5))
     operations: list[Operation] = []
     at = 0.0
     while True:
@@ -277,7 +280,7 @@ def _operations(random: Random, clients: int, seconds: float) -> tuple[Operation
             kind, target = "stat", ""
         client = random.randrange(clients)
         retry_by = random.choice((-1, client, random.randrange(clients)))
-        size = random.choice(SIZES) if kind == "put" else 0
+        size = random.choice(SIZES if random.random() < LARGE_SHARE else SMALL_SIZES) if kind == "put" else 0
         operations.append(Operation(round(at, 3), client, kind, path, size, target, retry_by))
 
 

@@ -6,8 +6,7 @@ or a hash that differs between processes, so that the lines of one seed are the 
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 LAST_EVENTS = 400
 """So many are kept where nobody asked for all."""
@@ -65,8 +64,7 @@ KINDS: Final[Mapping[str, str]] = {
 """Every kind of event, and what it is. There are no others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event."""
 
     nanoseconds: int

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     seeds = options.seeds if options.seeds is not None else range(0)
     if options.planted is not None:
-        return _planted(options.planted, seeds or range(PLANTED_SEEDS), options.jobs, as_json=options.json)
+        return _planted(options.planted, seeds or range(PLANTED_SEEDS), options)
     if options.check_determinism:
         return _check_determinism(seeds or range(50))
     if options.replay is not None:
@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
         return _one(lambda trace: run_plan(plan, trace=trace), f"--seeds {seeds[0]}", options)
     if options.picture or options.trace:
         raise Usage("a picture or a trace is of one run: give one seed")
-    return _swarm(seeds, options.jobs, as_json=options.json)
+    return _swarm(seeds, options)
 
 
 # -- one run -------------------------------------------------------------------
@@ -142,15 +142,15 @@ def _run_seed(seed: int) -> _Result:
     return _Result(seed, outcome.violation, summary)
 
 
-def _swarm(seeds: range, jobs: int, *, as_json: bool) -> int:
+def _swarm(seeds: range, options: argparse.Namespace) -> int:
     total = Summary()
     failed: list[_Result] = []
-    for result in _map(_run_seed, seeds, jobs):
+    for result in _map(_run_seed, seeds, options.jobs):
         total.join(result.summary)
         if result.violation is not None:
             failed.append(result)
             print(f"seed {result.seed}: {result.violation}", file=sys.stderr)
-    if as_json:
+    if options.json:
         violations = [{"seed": each.seed} | (_violation_json(each.violation) or {}) for each in failed]
         print(json.dumps(total.to_json() | {"violations": violations}))
     else:
@@ -159,17 +159,19 @@ def _swarm(seeds: range, jobs: int, *, as_json: bool) -> int:
         if missing and len(seeds) >= 200:
             print(f"never injected: {', '.join(missing)}")
     if failed:
-        _keep_reduced(failed[0].seed)
+        seed = failed[0].seed
+        print(f"seed {seed} is being reduced to a small plan", file=sys.stderr)
+        path = _keep(options.keep or Path(), f"seed-{seed}", plan_from_seed(seed))
+        _tell(run_plan(_read_plan(path)), f"--replay {path}")
     return int(bool(failed))
 
 
-def _keep_reduced(seed: int) -> None:
-    """Write a small plan of a failure into the current folder, and tell its story."""
-    print(f"seed {seed} is being reduced to a small plan", file=sys.stderr)
-    plan = reduced(plan_from_seed(seed))
-    path = Path(f"seed-{seed}.json")
-    path.write_text(plan.to_json())
-    _tell(run_plan(plan), f"--replay {path}")
+def _keep(folder: Path, name: str, plan: Plan) -> Path:
+    """Reduce a plan that fails, write what is left to a file in `folder`, and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(reduced(plan).to_json())
+    return path
 
 
 def _map(work: Callable[[int], _Result], seeds: range, jobs: int) -> Iterator[_Result]:
@@ -183,32 +185,35 @@ def _map(work: Callable[[int], _Result], seeds: range, jobs: int) -> Iterator[_R
 # -- planted bugs --------------------------------------------------------------
 
 
-def _planted(name: str, seeds: range, jobs: int, *, as_json: bool) -> int:
+def _planted(name: str, seeds: range, options: argparse.Namespace) -> int:
     if name != "all" and name not in BUGS:
         raise Usage(f"there is no bug {name!r}: all, or one of {', '.join(BUGS)}")
     names = list(BUGS) if name == "all" else [name]
     found: dict[str, tuple[int, str]] = {}
-    work = [(each, seeds) for each in names]
-    with ProcessPoolExecutor(jobs) as pool:
+    work = [(each, seeds, options.keep) for each in names]
+    with ProcessPoolExecutor(options.jobs) as pool:
         for each, result in zip(names, pool.map(_find, work), strict=True):
             if result is None:
                 text = f"NOT FOUND in {len(seeds)} seeds"
             else:
                 found[each] = result
                 text = f"found by {result[1]} in {result[0]} seed{'s' if result[0] > 1 else ''}"
-            if not as_json:
+            if not options.json:
                 print(f"{each:24} {text}: {BUGS[each].text}", flush=True)
-    if as_json:
+    if options.json:
         print(json.dumps({each: {"seeds": found[each][0], "invariant": found[each][1]} if each in found else None for each in names}))
     return int(len(found) < len(names))
 
 
-def _find(work: tuple[str, range]) -> tuple[int, str] | None:
+def _find(work: tuple[str, range, Path | None]) -> tuple[int, str] | None:
     """Return how many seeds it took to find a bug, and which invariant was violated; None if nobody noticed."""
-    name, seeds = work
+    name, seeds, folder = work
     for count, seed in enumerate(seeds, 1):
-        violation = run_plan(plan_from_seed(seed, machines=BUGS[name].machines, planted=name)).violation
+        plan = plan_from_seed(seed, machines=BUGS[name].machines, planted=name)
+        violation = run_plan(plan).violation
         if violation is not None:
+            if folder is not None:
+                _keep(folder, name, plan)
             return count, violation.invariant
     return None
 
@@ -271,6 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--check-determinism", action="store_true", help="run seeds twice, and once elsewhere, and compare")
     parser.add_argument("--picture", type=Path, metavar="OUT.html", help="draw one run")
     parser.add_argument("--trace", type=Path, metavar="OUT.txt", help="write down every event of one run")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the reduced plans of failures go (default: the current folder)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 

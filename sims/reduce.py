@@ -7,7 +7,7 @@ from dataclasses import replace
 from sims.plan import Plan, without
 from sims.run import run_plan
 
-RUNS_MAX = 400
+RUNS_MAX = 60
 
 
 def reduced(plan: Plan, *, runs_max: int = RUNS_MAX, on_step: Callable[[Plan], None] = lambda plan: None) -> Plan:

@@ -1,0 +1,322 @@
+"""The simulator itself: that it finds what is planted, repeats what it did, lets nothing escape, and reduces what fails."""
+
+import asyncio
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sims.__main__ import main
+from sims.history import ABSENT, OK, UNKNOWN, History, Listing, Seen, Write
+from sims.loop import Deadlock, Livelock, OutOfTime
+from sims.oracles import Violation
+from sims.oracles.base import Oracle
+from sims.oracles.register import AppliedOnce, FailedStaysInvisible, ListingIsComplete, NothingIsLost, OnlyWhatWasPut, ReadsAreFresh
+from sims.plan import DAMAGING, FAULTS, OPERATIONS, BadPlan, Fault, Operation, Plan, plan_from_json, plan_from_seed
+from sims.planted import BUGS, planted
+from sims.reduce import reduced
+from sims.run import run_plan
+from sims.seal import EscapedSimulation
+from sims.world import World
+
+PLANS = Path(__file__).parent.parent / "data" / "plans"
+PAST = sorted(PLANS.glob("*.json"))
+
+
+# -- plans of past failures, and of planted bugs -------------------------------
+
+
+@pytest.mark.parametrize("path", PAST, ids=lambda path: path.stem)
+def test_what_failed_once_does_not_fail_again(path: Path) -> None:
+    violation = run_plan(plan_from_json(path.read_text())).violation
+    if violation is not None:
+        pytest.fail(f"{violation}\nagain: python -m sims --replay {path}", pytrace=False)
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_is_found_by_its_plan_and_by_nothing_but_the_bug(name: str) -> None:
+    plan = plan_from_json((PLANS / "planted" / f"{name}.json").read_text())
+    assert plan.planted == name
+    assert run_plan(plan).violation is not None, f"{name} is not found any more: python -m sims --planted {name} --keep {PLANS}/planted"
+    assert run_plan(replace(plan, planted="")).violation is None
+
+
+def test_what_was_planted_is_gone_afterwards() -> None:
+    for name, bug in BUGS.items():
+        before = [owner.__dict__[attribute] for owner, attribute, _ in bug.patches()]
+        with planted(name):
+            assert [owner.__dict__[attribute] for owner, attribute, _ in bug.patches()] != before
+        assert [owner.__dict__[attribute] for owner, attribute, _ in bug.patches()] == before
+
+
+# -- any plan, drawn and shrunk by Hypothesis ----------------------------------
+
+SHORT_SECONDS = 6.0
+WITHOUT_LOSS = [kind for kind in FAULTS if kind not in DAMAGING]
+moments = st.integers(0, int(SHORT_SECONDS * 1000)).map(lambda milliseconds: milliseconds / 1000)
+paths = st.sampled_from(["/f0", "/f1", "/d/f2"])
+operations = st.builds(
+    Operation, at=moments, client=st.integers(0, 2), kind=st.sampled_from(["put", "put", "get", "remove", "list", "stat"]),
+    path=paths, size=st.sampled_from([0, 20, 70_000]), retry_by=st.integers(-1, 2),
+)  # fmt: skip
+faults = st.builds(
+    Fault, at=moments, kind=st.sampled_from(WITHOUT_LOSS), machines=st.permutations("abcde").map(lambda names: tuple(names[:2])),
+    seconds=st.sampled_from([0.1, 1.0, 5.0]), number=st.integers(0, 2),
+)  # fmt: skip
+plans = st.builds(
+    Plan, seed=st.integers(0, 2**32), seconds=st.just(SHORT_SECONDS), operations=st.lists(operations, max_size=20).map(tuple),
+    faults=st.lists(faults, max_size=6).map(tuple),
+)  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(plans)
+def test_any_plan_within_the_budget_violates_nothing(plan: Plan) -> None:
+    outcome = run_plan(plan)
+    assert outcome.violation is None, f"{outcome.violation}\n{plan.to_json()}"
+
+
+@given(st.integers(0, 2**40))
+def test_a_plan_is_the_same_after_it_was_written_down(seed: int) -> None:
+    plan = plan_from_seed(seed)
+    assert plan.fault() == ""
+    assert plan_from_json(plan.to_json()) == plan
+
+
+def test_a_seed_stands_for_one_plan_and_neighbours_for_others() -> None:
+    assert plan_from_seed(3) == plan_from_seed(3)
+    assert plan_from_seed(3) != plan_from_seed(4)
+
+
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        (Plan(1, fragile=("a", "b"), gone=("c",)), "3 machines may lose data"),
+        (Plan(1, gone=("g",)), "that the cluster does not have"),
+        (Plan(1, faults=(Fault(1.0, "wipe", ("a",)),)), "not among the fragile ones"),
+        (Plan(1, faults=(Fault(1.0, "flood", ("a",)),)), "no fault 'flood'"),
+        (Plan(1, operations=(Operation(1.0, 7, "put", "/f"),)), "by a client that there is not"),
+        (Plan(1, operations=(Operation(1.0, 0, "burn", "/f"),)), "no operation 'burn'"),
+    ],
+)
+def test_a_plan_that_asks_for_more_than_is_promised_is_refused(plan: Plan, reason: str) -> None:
+    with pytest.raises(BadPlan, match=reason):
+        plan_from_json(plan.to_json())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"seed": 1, "weather": 2}', '{"seed": 1, "operations": [{"at": 1}]}'])
+def test_a_file_that_is_no_plan_is_refused(text: str) -> None:
+    with pytest.raises(BadPlan):
+        plan_from_json(text)
+
+
+def test_the_swarm_has_every_fault_and_operation_and_some_runs_without_each() -> None:
+    drawn = [plan_from_seed(seed) for seed in range(300)]
+    for kind in FAULTS:
+        having = [plan for plan in drawn if any(fault.kind == kind for fault in plan.faults)]
+        assert 5 < len(having) < 295, kind
+    for kind in OPERATIONS:
+        assert any(operation.kind == kind for plan in drawn for operation in plan.operations), kind
+
+
+def test_a_failing_plan_is_reduced_to_what_it_needs() -> None:
+    plan = next(plan for plan in (plan_from_seed(seed, planted="dots-reissued") for seed in range(50)) if run_plan(plan).violation)
+    small = reduced(plan, runs_max=40)
+    assert run_plan(small).violation is not None
+    assert len(small.operations) < len(plan.operations) / 4
+    assert len(small.faults) <= len(plan.faults)
+
+
+# -- judges --------------------------------------------------------------------
+
+
+class _World:
+    """As much of a world as a judge of histories looks at."""
+
+    class loop:
+        @staticmethod
+        def time() -> float:
+            return 100.0
+
+
+def judged(oracle: Oracle, history: History) -> str | None:
+    """Return the invariant that a history violates in the eyes of a judge."""
+    oracle.begin(_World(), Plan(1), history)  # type: ignore[arg-type]
+    try:
+        asyncio.run(oracle.finish())
+    except Violation as violation:
+        return violation.invariant
+    return None
+
+
+def write(number: int, digest: str | None, began: float, ended: float, outcome: str = OK, read_by: float | None = None) -> Write:
+    made = Write(number, 0, "/f", digest, began, read_by=began if read_by is None else read_by)
+    made.ends(ended, outcome)
+    return made
+
+
+def seen(digest: str, began: float, ended: float) -> Seen:
+    return Seen(1000, 1, "/f", digest, began, ended)
+
+
+def history(*writes: Write, reads: tuple[Seen, ...] = (), final: tuple[str, ...] | None = None) -> History:
+    result = History(writes=list(writes), contents={each.digest: b"" for each in writes if each.digest})
+    for read in reads:
+        result.note_read(read)
+    if final is not None:
+        result.finals["/f"] = final
+    return result
+
+
+@pytest.mark.parametrize(
+    ("oracle", "what", "expected"),
+    [
+        (ReadsAreFresh, history(write(1, "x", 1, 2), write(2, "y", 3, 4), reads=(seen("y", 5, 6),)), None),
+        (ReadsAreFresh, history(write(1, "x", 1, 2), write(2, "y", 3, 4), reads=(seen("x", 5, 6),)), "I3"),
+        (ReadsAreFresh, history(write(1, "x", 1, 2), write(2, "y", 3, 4), reads=(seen("x", 3.5, 6),)), None),
+        (ReadsAreFresh, history(write(1, "x", 1, 4), write(2, "y", 3, 5), reads=(seen("x", 6, 7),)), None),
+        (ReadsAreFresh, history(write(1, "x", 1, 2), write(2, ABSENT, 3, 4), reads=(seen("x", 5, 6),)), "I6"),
+        (ReadsAreFresh, history(write(1, "x", 1, 2), reads=(seen(ABSENT, 3, 4),)), "I3"),
+        (ReadsAreFresh, history(write(1, "x", 1, 2), write(2, ABSENT, 1.5, 9, UNKNOWN), reads=(seen(ABSENT, 3, 4),)), None),
+        (
+            ReadsAreFresh,
+            history(write(1, "x", 1, 2), write(2, "y", 3, 99, UNKNOWN), reads=(seen("y", 4, 5), seen("x", 6, 7))),
+            "I4",
+        ),
+        (NothingIsLost, history(write(1, "x", 1, 2), final=("x",)), None),
+        (NothingIsLost, history(write(1, "x", 1, 2), final=()), "I1"),
+        (NothingIsLost, history(write(1, "x", 1, 2), write(2, "y", 3, 4), final=("y",)), None),
+        (NothingIsLost, history(write(1, "x", 2, 3), write(2, "y", 1, 4, read_by=1.5), final=("y",)), "I5"),
+        (NothingIsLost, history(write(1, "x", 2, 3), write(2, "y", 1, 4, read_by=2.5), final=("y",)), None),
+        (AppliedOnce, history(write(1, "x", 1, 2), final=("x", "x")), "I5"),
+        (OnlyWhatWasPut, history(write(1, "x", 1, 2), reads=(seen("z", 3, 4),)), "I7"),
+        (FailedStaysInvisible, history(write(1, "x", 1, 2, "failed"), reads=(seen("x", 3, 4),)), "I28"),
+    ],
+)
+def test_a_judge_tells_right_from_wrong(oracle: type[Oracle], what: History, expected: str | None) -> None:
+    assert judged(oracle(), what) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [(("f",), None), ((), "I8"), (("f", "f"), "I8"), (("g", "f"), "I8"), (("f", "g"), "I8")]
+)
+def test_a_listing_is_judged_by_what_was_there_all_the_time(names: tuple[str, ...], expected: str | None) -> None:
+    what = history(write(1, "x", 1, 2))
+    what.listings.append(Listing(1, 0, "/", names, 3.0, 4.0))
+    assert judged(ListingIsComplete(), what) == expected
+
+
+# -- determinism, and the seal -------------------------------------------------
+
+
+def test_a_seed_does_the_same_here_and_in_another_process_under_another_hash_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check-determinism", "--seeds", "0..3"]) == 0
+    assert "no difference" in capsys.readouterr().out
+
+
+def test_a_draw_outside_the_seed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    draws = iter(range(10**9))
+    monkeypatch.setattr("sims.network.Lan.latency", lambda self, source, target: 0.0005 + next(draws) % 7 / 1e5)
+    assert main(["--check-determinism", "--seeds", "1"]) == 1
+    assert "differs at event" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "escape",
+    [
+        lambda: time.time(),
+        lambda: time.monotonic(),
+        lambda: time.sleep(0.001),
+        lambda: random.random(),
+        lambda: random.choice([1, 2]),
+        lambda: __import__("os").urandom(8),
+        lambda: __import__("secrets").token_bytes(8),
+        lambda: __import__("uuid").uuid4(),
+        lambda: __import__("socket").socket(),
+        lambda: subprocess.run(["true"], check=True),
+        lambda: threading.Thread(target=print).start(),
+        lambda: asyncio.get_running_loop().run_in_executor(None, print),
+    ],
+)
+def test_whatever_leaves_the_world_fails_loudly(escape: Callable[[], object]) -> None:
+    async def scenario(world: World) -> None:
+        escape()
+
+    with pytest.raises((EscapedSimulation, NotImplementedError)):
+        World(1).run(scenario)
+
+
+def test_the_real_world_is_back_when_the_simulated_one_has_ended() -> None:
+    async def scenario(world: World) -> None: ...
+
+    World(1).run(scenario)
+    assert time.time() > 1e9
+    assert 0 <= random.random() < 1
+
+
+@pytest.mark.parametrize(
+    ("story", "error"),
+    [
+        (lambda: asyncio.get_running_loop().create_future(), Deadlock),
+        (lambda: asyncio.sleep(1e6), OutOfTime),
+    ],
+)
+def test_a_run_that_does_not_end_says_why(story: Callable[[], Awaitable[object]], error: type[Exception]) -> None:
+    async def scenario(world: World) -> None:
+        await story()
+
+    with pytest.raises(error):
+        World(1).run(scenario)
+
+
+def test_a_run_in_which_time_stands_still_says_so() -> None:
+    async def scenario(world: World) -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    with pytest.raises(Livelock):
+        World(1).run(scenario)
+
+
+# -- the command ---------------------------------------------------------------
+
+
+def test_the_command_lists_failure_cases(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "bit-rot" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["no-such-case", "--planted no-such-bug", "--replay /no/such/file", "--picture x.html", "--seeds 0..3 --trace t"],
+)
+def test_wrong_usage_is_one_line_and_2(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments.split()) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_failure_is_told_with_its_plan_and_the_command_to_repeat_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = PLANS / "planted" / "dots-reissued.json"
+    assert main(["--replay", str(plan), "--picture", str(tmp_path / "p.html"), "--trace", str(tmp_path / "t.txt")]) == 1
+    told = capsys.readouterr().out
+    assert f"again: python -m sims --replay {plan}" in told
+    assert "violated at" in told
+    assert '"planted": "dots-reissued"' in told
+    assert "I21" in (tmp_path / "p.html").read_text()
+    assert "VIOLATION" in (tmp_path / "t.txt").read_text()
+
+
+def test_many_seeds_are_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "0..2", "--jobs", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "2 runs" in told
+    assert "times real time" in told
+    assert main(["--seeds", "0", "--json"]) == 0
+    assert '"violation": null' in capsys.readouterr().out

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import TypeVar
 
 from sims.oracles import Violation
 from sims.picture import picture
@@ -33,6 +34,8 @@ EPILOG = """examples:
   python -m sims --replay plan.json              a run that was kept, perhaps edited
   python -m sims --planted all                   can this simulator find bugs at all?
 """
+T = TypeVar("T")
+
 LAST_EVENTS = 60
 PLANTED_SEEDS = 2000
 
@@ -60,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.planted is not None:
         return _planted(options.planted, seeds or range(PLANTED_SEEDS), options)
     if options.check_determinism:
-        return _check_determinism(seeds or range(50))
+        return _check_determinism(seeds or range(50), options.jobs)
     if options.replay is not None:
         plan = _read_plan(options.replay)
         return _one(lambda trace: run_plan(plan, trace=trace), f"--replay {options.replay}", options)
@@ -174,12 +177,13 @@ def _keep(folder: Path, name: str, plan: Plan) -> Path:
     return path
 
 
-def _map(work: Callable[[int], _Result], seeds: range, jobs: int) -> Iterator[_Result]:
-    if jobs == 1:
+def _map(work: Callable[[int], T], seeds: range, jobs: int) -> Iterator[T]:
+    """Yield `work` of each seed, in order."""
+    if jobs == 1 or len(seeds) == 1:
         yield from map(work, seeds)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(work, seeds, chunksize=4)
+        yield from pool.map(work, seeds)
 
 
 # -- planted bugs --------------------------------------------------------------
@@ -221,18 +225,20 @@ def _find(work: tuple[str, range, Path | None]) -> tuple[int, str] | None:
 # -- determinism ---------------------------------------------------------------
 
 
-def _check_determinism(seeds: range) -> int:
-    """Run each seed twice here and once in another process under another hash seed, and name the first difference."""
-    for seed in seeds:
-        lines = _lines(seed)
-        difference = _difference(lines, _lines(seed), "a second run in the same process")
-        if difference is None:
-            difference = _difference(lines, _lines_elsewhere(seed), "a run in another process under another hash seed")
+def _check_determinism(seeds: range, jobs: int) -> int:
+    """Run each seed twice in one process and once in another one under another hash seed, and name the first difference."""
+    for seed, difference in zip(seeds, _map(_first_difference, seeds, jobs), strict=True):
         if difference is not None:
             print(f"seed {seed}: {difference}")
             return 1
     print(f"{len(seeds)} seeds, each three times: no difference")
     return 0
+
+
+def _first_difference(seed: int) -> str | None:
+    lines = _lines(seed)
+    again = _difference(lines, _lines(seed), "a second run in the same process")
+    return again or _difference(lines, _lines_elsewhere(seed), "a run in another process under another hash seed")
 
 
 def _lines(seed: int) -> list[str]:

@@ -156,6 +156,24 @@ def test_a_failed_sync_of_a_simulated_disk_is_fatal_until_it_has_power_again() -
     over_seeds(story, range(5))
 
 
+def test_a_file_on_a_bad_place_is_damaged_and_nothing_else_is() -> None:
+    async def story(seed: int) -> bytes:
+        state = DiskState(Random(seed))
+        disk = SimDisk(state)
+        await disk.place("tmp", "bad", [b"bad"])
+        await disk.place("tmp", "good", [b"good"])
+        state.damage("bad", Random(seed), unreadable=True)
+        with pytest.raises(DiskError) as error:
+            await disk.read("bad")
+        assert error.value.damaged
+        await disk.rename("bad", "elsewhere")
+        await disk.write("elsewhere", [b"new"])
+        assert await disk.read("elsewhere") == b"new"
+        return await disk.read("good")
+
+    assert set(over_seeds(story)) == {b"good"}
+
+
 def test_a_full_simulated_disk_refuses_a_write_and_keeps_what_it_has() -> None:
     async def story(seed: int) -> None:
         state = DiskState(Random(seed))

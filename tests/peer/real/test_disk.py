@@ -2,8 +2,10 @@
 
 import asyncio
 import errno
+import io
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +84,24 @@ async def test_an_input_or_output_error_of_a_write_is_fatal_for_good(disk, monke
         with pytest.raises(StorageFailed):
             await disk.write("file", [b"y"])
     await refuses_everything(disk)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EUCLEAN, errno.EBADMSG])
+async def test_a_file_that_lies_on_a_bad_place_is_damaged_and_the_disk_goes_on(disk, monkeypatch, number):
+    await disk.write("bad", [b"x"])
+    await disk.write("good", [b"y"])
+
+    class Bad(io.BytesIO):
+        def read(self, *_):
+            raise OSError(number, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "open", lambda *_, **__: Bad())
+        with pytest.raises(DiskError) as caught:
+            await disk.read("bad")
+    assert caught.value.damaged
+    assert not caught.value.missing
+    assert await disk.read("good") == b"y"
 
 
 async def test_a_failed_sync_is_fatal_even_if_nobody_waits_for_it_any_more(disk, monkeypatch):

@@ -208,6 +208,31 @@ async def test_an_index_with_a_damaged_value_is_rebuilt_from_the_files(machine: 
     await store.close()
 
 
+def test_a_chunk_on_a_bad_place_of_the_disk_is_a_damaged_copy_and_the_store_goes_on() -> None:
+    async def story() -> None:
+        machine = Machine(1)
+        store = await opened(machine)
+        bad, good = chunk("bad"), chunk("good")
+        await store.put(*bad)
+        await store.put(*good)
+        machine.storage.state.damage(path_of(bad[0]), Random(1), unreadable=True)
+        with pytest.raises(ChunkCorrupt):
+            await store.get(bad[0])
+        assert await store.get(bad[0]) is None
+        assert store.corrupt == 1
+        assert await store.get(good[0]) == good[1]
+        await store.put(*bad)
+        assert await store.get(bad[0]) == bad[1]
+        machine.storage.state.damage(path_of(good[0]), Random(1), unreadable=True)
+        await store.close()
+        machine.damage("chunk")
+        store = await opened(machine)  # it is rebuilt from files of which one cannot be read
+        assert await store.holds([bad[0], good[0]]) == [True, False]
+        await store.close()
+
+    run(story)
+
+
 def test_a_rebuild_that_was_cut_short_is_done_again() -> None:
     async def story(seed: int) -> None:
         machine = Machine(seed)

@@ -122,7 +122,7 @@ def until_crash(seed: int, machine: Machine, life: Callable[[], Awaitable[Any]],
         loop.kill(host)
         if task.done():
             task.result()
-        machine.storage.crash()
+        machine.storage.power_cut()
 
     return story
 

@@ -382,7 +382,7 @@ def test_a_full_disk_refuses_a_chunk_and_leaves_nothing_of_it() -> None:
 def test_a_disk_that_is_nearly_full_takes_no_more_chunks() -> None:
     async def story() -> None:
         machine = Machine(1)
-        machine.storage._disk_state.total_bytes = 100_000
+        machine.storage.state.total_bytes = 100_000
         store = await opened(machine)
         chunks = [chunk(f"chunk {number}", 1000) for number in range(100)]
         taken = 0

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from peer.errors import OutcomeUnknown, ShoalError, Unavailable
+from peer.errors import OutcomeUnknown, Unavailable
 from peer.files.operations import Operations
 from protocol.manifest import KIB
 from sims.world import World
@@ -58,51 +58,6 @@ def test_a_file_survives_a_crash_and_the_node_comes_back(seed: int) -> None:
         assert await returned.get_bytes("/films/small") == changed
         assert await returned.get_bytes("/films/big") == big
         assert await names_in(returned, "/films") == ["big", "small"]
-
-    World(seed).run(scenario)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_what_was_acknowledged_is_there_after_all_lost_power_at_once(seed: int) -> None:
-    choice = Random(seed)
-    data = choice.randbytes(300 * KIB)
-
-    async def scenario(world: World) -> None:
-        await world.found(NAMES)
-        client = await world.client(choice.choice(NAMES))
-        await client.put_bytes("/last", data)
-        for name in NAMES:
-            world.crash(name)
-        for name in choice.sample(NAMES, 5):
-            await world.restart(name)
-        reader = await world.client(choice.choice(NAMES))
-        assert await again(lambda: reader.get_bytes("/last")) == data
-
-    World(seed).run(scenario)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_put_during_which_a_node_crashes_is_whole_or_absent(seed: int) -> None:
-    choice = Random(seed)
-    old, new = choice.randbytes(300 * KIB), choice.randbytes(500 * KIB)
-    victim, other = choice.sample(NAMES, 2)
-
-    async def scenario(world: World) -> None:
-        await world.found(NAMES)
-        client = await world.client(other)
-        await client.put_bytes("/f", old)
-        overwriting = asyncio.get_running_loop().create_task(client.put_bytes("/f", new))
-        await asyncio.sleep(choice.uniform(0.0, 0.08))
-        world.crash(victim)
-        committed = True
-        try:
-            await overwriting
-        except ShoalError:
-            committed = False
-        found = await (await world.client(other)).get_bytes("/f")
-        assert found == new if committed else found in (old, new)
-        await world.restart(victim)
-        assert await again(lambda: client.get_bytes("/f")) == found
 
     World(seed).run(scenario)
 
@@ -197,54 +152,6 @@ def test_files_are_read_and_written_while_nodes_join_and_the_joiner_crashes(seed
             reader = await world.client(name)
             for path, content in written.items():
                 assert await reader.get_bytes(path) == content, (name, path)
-
-    World(seed).run(scenario)
-
-
-@pytest.mark.parametrize("seed", FEW_SEEDS)
-def test_concurrent_puts_are_both_kept_and_shown(seed: int) -> None:
-    async def scenario(world: World) -> None:
-        await world.found(NAMES)
-        both_have_begun = asyncio.Barrier(2)  # what a put supersedes is fixed before its source is read
-
-        async def overlapping(client: Operations, data: bytes) -> None:
-            pieces = [data]
-
-            async def read(count: int) -> bytes:
-                if pieces:
-                    await both_have_begun.wait()
-                return pieces.pop() if pieces else b""
-
-            await client.put("/f.txt", read, size=len(data))
-
-        one, two = await world.client("a"), await world.client("b")
-        await asyncio.gather(overlapping(one, b"from one"), overlapping(two, b"from two"))
-        reader = await world.client("c")
-        entries = [entry async for entry in reader.list("/")]
-        assert {await reader.get_bytes(entry.path) for entry in entries} == {b"from one", b"from two"}
-        assert sum(entry.conflict for entry in entries) == 1
-        assert len((await reader.stat("/f.txt")).conflicts) == 1
-        await reader.put_bytes("/f.txt", b"resolved")
-        assert await names_in(reader, "/") == ["f.txt"]
-
-    World(seed).run(scenario)
-
-
-@pytest.mark.parametrize("seed", FEW_SEEDS)
-def test_a_removed_file_stays_removed_when_a_node_returns_that_missed_it(seed: int) -> None:
-    choice = Random(seed)
-    victim, other = choice.sample(NAMES, 2)
-
-    async def scenario(world: World) -> None:
-        await world.found(NAMES)
-        client = await world.client(other)
-        await client.put_bytes("/d/f", b"x" * 10_000)
-        world.crash(victim)
-        assert await client.remove("/d", recursive=True) == 2
-        await world.restart(victim)
-        returned = await world.client(victim)
-        assert await names_in(returned, "/") == []
-        assert await names_in(await world.client(other), "/") == []
 
     World(seed).run(scenario)
 

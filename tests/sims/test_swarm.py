@@ -8,12 +8,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from peer.errors import NoSuchPath, ShoalError
 from sims.__main__ import main
+from sims.formed import switch_on
 from sims.history import ABSENT, OK, UNKNOWN, History, Listing, Seen, Write
 from sims.loop import Deadlock, Livelock, OutOfTime
 from sims.oracles import Violation
@@ -320,3 +323,52 @@ def test_many_seeds_are_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert "times real time" in told
     assert main(["--seeds", "0", "--json"]) == 0
     assert '"violation": null' in capsys.readouterr().out
+
+
+# -- every crash there is ------------------------------------------------------
+
+
+def power_fails_at(step: int, seed: int) -> bool:
+    """Let one of three machines lose its power at its `step`-th operation on the disk from a put on; return whether it came to that."""
+    names = ("a", "b", "c")
+    world = World(seed)
+    switch_on(world, names)
+    data = Random(seed).randbytes(300_000)
+
+    async def story(world: World) -> bool:
+        await asyncio.gather(*(world.start(name) for name in names))
+        await world.members(3)
+        client = await world.client("a", "c")
+        state = world.machine("b").storage.state
+        state.steps_left = step
+        for work in (client.put_bytes("/f", data), client.put_bytes("/small", b"1"), client.remove("/small")):
+            assert await outcome(work) is None  # the other two are enough
+        has_failed = state.steps_left is None
+        if has_failed:
+            assert not world.machine("b").is_up
+            await world.restart("b")
+            await world.members(3)
+        state.steps_left = None
+        world.crash("a")  # what b has now counts
+        reader = await world.client("b", "c")
+        assert await reader.get_bytes("/f") == data
+        with pytest.raises(NoSuchPath):
+            await reader.get_bytes("/small")
+        return has_failed
+
+    return world.run(story)
+
+
+async def outcome(work: Awaitable[object]) -> ShoalError | None:
+    try:
+        await work
+    except ShoalError as error:
+        return error
+    return None
+
+
+def test_power_may_fail_at_every_operation_of_a_disk_during_a_put() -> None:
+    step = 1
+    while power_fails_at(step, seed=step):
+        step += 1
+    assert step > 8

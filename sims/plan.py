@@ -6,7 +6,7 @@ other: a fault that is taken out leaves the rest as it was, as far as that can b
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from random import Random
 from typing import Any, Final
 
@@ -131,13 +131,12 @@ class Plan:
 
     def to_json(self) -> str:
         """Return the plan as text: one line per operation and fault."""
-        data = asdict(self)
-        operations, faults = data.pop("operations"), data.pop("faults")
+        data = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("operations", "faults")}
         head = json.dumps(data)[:-1]
         lines = [f'{head}, "operations": [']
-        lines.append(",\n".join(f"  {json.dumps(_short(operation))}" for operation in operations))
+        lines.append(",\n".join(f"  {json.dumps(_short(operation))}" for operation in self.operations))
         lines.append('], "faults": [')
-        lines.append(",\n".join(f"  {json.dumps(_short(fault))}" for fault in faults))
+        lines.append(",\n".join(f"  {json.dumps(_short(fault))}" for fault in self.faults))
         lines.append("]}")
         return "\n".join(line for line in lines if line) + "\n"
 
@@ -166,9 +165,9 @@ def plan_from_json(text: str) -> Plan:
     return plan
 
 
-def _short(value: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what says nothing."""
-    return {key: item for key, item in value.items() if item not in ("", (), 0, 0.0) or key in ("at", "client")}
+def _short(value: Operation | Fault) -> dict[str, Any]:
+    """Leave out what is as it is when nobody says anything."""
+    return {each.name: getattr(value, each.name) for each in fields(value) if getattr(value, each.name) != each.default}
 
 
 # -- from a seed ---------------------------------------------------------------

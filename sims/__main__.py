@@ -91,6 +91,8 @@ def _one(run: Callable[[Trace], Outcome], command: str, options: argparse.Namesp
     is_full = options.picture is not None or options.trace is not None
     trace = Trace(is_full=is_full)
     outcome = run(trace)
+    if options.keep is not None and outcome.violation is not None and outcome.plan is not None:
+        _keep(options.keep, f"seed-{outcome.plan.seed}", outcome.plan)
     if options.trace is not None:
         options.trace.write_text("".join(f"{event.line()}\n" for event in trace.events))
     if options.picture is not None:
@@ -101,6 +103,8 @@ def _one(run: Callable[[Trace], Outcome], command: str, options: argparse.Namesp
         print(json.dumps(summary.to_json() | {"violation": _violation_json(outcome.violation)}))
     elif outcome.violation is not None:
         _tell(outcome, command)
+    elif outcome.plan is None:
+        print(f"every promise was kept: {outcome.virtual_seconds:.1f} virtual seconds in {outcome.processor_seconds:.1f} s")
     else:
         print(summary.text())
     return int(outcome.violation is not None)

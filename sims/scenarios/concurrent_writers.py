@@ -53,5 +53,6 @@ async def story(world: World) -> None:
     reader = await world.client(random.choice(NAMES))
     entries = [entry async for entry in reader.list("/d")]
     assert sum(not entry.conflict for entry in entries) == 1, f"{len(entries)} versions, and not one plain name"
+    assert len({entry.path for entry in entries}) == len(contents), [entry.path for entry in entries]
     await reader.put_bytes("/d/f.txt", b"resolved")
     await expect(world, "/d/f.txt", b"resolved")

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from peer.errors import OutcomeUnknown, Unavailable
-from sims.scenarios._common import NAMES, cut_off, expect, put_for_certain
+from sims.scenarios._common import NAMES, again, cut_off, expect, put_for_certain
 from sims.world import World
 
 
@@ -58,6 +58,7 @@ async def story(world: World) -> None:
     assert (await inside.put_bytes("/changed", new)).copies >= 3
     await inside.put_bytes("/majority", new[::-1])
     await inside.remove("/removed")
+    assert await inside.get_bytes("/kept") == old
     assert [_on_disk(world, name) for name in few] == before, "something has changed on a disk of the minority"
     world.lan.heal()
     for path, contents in {"/changed": [new], "/majority": [new[::-1]], "/removed": [], "/kept": [old], "/minority": []}.items():
@@ -65,6 +66,7 @@ async def story(world: World) -> None:
     if op_id:  # nobody knows, until the same put is tried again
         await put_for_certain(inside, "/under-way", b"under way", op_id)
     await expect(world, "/under-way", *([b"under way"] if op_id else []))
+    assert await again(lambda: outside.get_bytes("/majority")) == new[::-1]
     await world.members(5)
 
 

@@ -102,31 +102,6 @@ def test_three_nodes_with_one_down_say_two_copies_and_the_third_is_made_when_it_
 
 
 @pytest.mark.parametrize("seed", FEW_SEEDS)
-def test_the_minority_refuses_writes_and_the_majority_goes_on(seed: int) -> None:
-    choice = Random(seed)
-    cut_off = choice.sample(NAMES, 2)
-    rest = [name for name in NAMES if name not in cut_off]
-
-    async def scenario(world: World) -> None:
-        await world.found(NAMES)
-        inside, outside = await world.client(rest[0]), await world.client(cut_off[0])
-        await outside.put_bytes("/before", b"before")
-        islands = [*cut_off, "client2"], [*rest, "client1"]
-        for left in islands[0]:
-            for right in islands[1]:
-                world.lan.cut(left, right)
-                world.lan.cut(right, left)
-        with pytest.raises((Unavailable, OutcomeUnknown)):
-            await outside.put_bytes("/minority", b"x")
-        assert (await inside.put_bytes("/majority", b"y" * 100_000)).copies >= 3
-        assert await inside.get_bytes("/before") == b"before"
-        world.lan.heal()
-        assert await again(lambda: outside.get_bytes("/majority")) == b"y" * 100_000
-
-    World(seed).run(scenario)
-
-
-@pytest.mark.parametrize("seed", FEW_SEEDS)
 def test_files_are_read_and_written_while_nodes_join_and_the_joiner_crashes(seed: int) -> None:
     choice = Random(seed)
     data = choice.randbytes(300 * KIB)

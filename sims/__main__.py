@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
 def _one(run: Callable[[Trace], Outcome], command: str, options: argparse.Namespace) -> int:
     is_full = options.picture is not None or options.trace is not None
     trace = Trace(is_full=is_full)
-    outcome = run(trace)
+    outcome, seconds = _timed(lambda: run(trace))
     if options.keep is not None and outcome.violation is not None and outcome.plan is not None:
         _keep(options.keep, f"seed-{outcome.plan.seed}", outcome.plan)
     if options.trace is not None:
@@ -98,13 +99,13 @@ def _one(run: Callable[[Trace], Outcome], command: str, options: argparse.Namesp
     if options.picture is not None:
         options.picture.write_text(picture(trace, f"python -m sims {command}", outcome.violation))
     summary = Summary()
-    summary.add(outcome)
+    summary.add(outcome, seconds)
     if options.json:
         print(json.dumps(summary.to_json() | {"violation": _violation_json(outcome.violation)}))
     elif outcome.violation is not None:
         _tell(outcome, command)
     elif outcome.plan is None:
-        print(f"every promise was kept: {outcome.virtual_seconds:.1f} virtual seconds in {outcome.processor_seconds:.1f} s")
+        print(f"every promise was kept: {outcome.virtual_seconds:.1f} virtual seconds in {seconds:.1f} s")
     else:
         print(summary.text())
     return int(outcome.violation is not None)
@@ -143,10 +144,17 @@ class _Result:
 
 
 def _run_seed(seed: int) -> _Result:
-    outcome = run_plan(plan_from_seed(seed))
+    outcome, seconds = _timed(lambda: run_plan(plan_from_seed(seed)))
     summary = Summary()
-    summary.add(outcome)
+    summary.add(outcome, seconds)
     return _Result(seed, outcome.violation, summary)
+
+
+def _timed(run: Callable[[], Outcome]) -> tuple[Outcome, float]:
+    """Return what came of a run, and the seconds of a core that it took."""
+    began = time.process_time()
+    outcome = run()
+    return outcome, time.process_time() - began
 
 
 def _swarm(seeds: range, options: argparse.Namespace) -> int:

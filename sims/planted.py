@@ -62,8 +62,8 @@ def _row_acked_before_commit() -> list[Patch]:
     original = SimKV.commit
 
     async def commit(self: SimKV, changes: Any) -> None:
-        task = asyncio.get_running_loop().create_task(original(self, changes))
-        await asyncio.wait([task], timeout=0.0005)
+        asyncio.get_running_loop().create_task(original(self, changes))
+        await asyncio.sleep(0.0005)
 
     return [(SimKV, "commit", commit)]
 

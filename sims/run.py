@@ -6,13 +6,11 @@ then everything is mended except what is gone for good, and *liveness*: the clus
 
 import asyncio
 import gc
-import time
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 
 from peer.errors import DataLost, NoSuchPath, ShoalError
@@ -51,7 +49,6 @@ class Outcome:
     trace: Trace
     violation: Violation | None = None
     virtual_seconds: float = 0.0
-    processor_seconds: float = 0.0
     steps: int = 0
     fingerprint: int = 0
     acked: int = 0
@@ -85,7 +82,6 @@ def run_scenario(story: Callable[[World], Awaitable[None]], seed: int, *, trace:
 
 def _live(world: World, story: Callable[[World], Coroutine[object, object, None]], seconds_max: float, outcome: Outcome) -> None:
     """Run a story to its end and write down what came of it."""
-    began = time.process_time()
     try:
         world.run(story, seconds_max=seconds_max)
     except Violation as violation:
@@ -97,7 +93,6 @@ def _live(world: World, story: Callable[[World], Coroutine[object, object, None]
     except Exception as error:  # noqa: BLE001  # whatever it is, it is what this seed has found
         outcome.violation = Violation("crash", f"{_where(error)}: {type(error).__name__}: {error}", world.loop.time())
         outcome.violation.__cause__ = error
-    outcome.processor_seconds = time.process_time() - began
     outcome.virtual_seconds = world.loop.time()
     outcome.steps = world.loop.steps
     outcome.fingerprint = world.loop.fingerprint
@@ -109,7 +104,7 @@ def _live(world: World, story: Callable[[World], Coroutine[object, object, None]
 def _where(error: BaseException) -> str:
     """Return the file and line that raised."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
+    return f"{frame.filename.rpartition('/')[2]}:{frame.lineno}: {frame.line}"
 
 
 class _Run:

@@ -19,11 +19,11 @@ class Summary:
     outcomes: Counter[str] = field(default_factory=Counter)
     sometimes: Counter[str] = field(default_factory=Counter)
 
-    def add(self, outcome: Outcome) -> None:
-        """Count one run."""
+    def add(self, outcome: Outcome, processor_seconds: float) -> None:
+        """Count one run, which took so much of a core."""
         self.runs += 1
         self.virtual_seconds += outcome.virtual_seconds
-        self.processor_seconds += outcome.processor_seconds
+        self.processor_seconds += processor_seconds
         self.steps += outcome.steps
         self.acked += outcome.acked
         self.injected += outcome.injected

@@ -41,7 +41,8 @@ def is_in(module: str, *folders: str) -> bool:
 
 
 def is_machine(module: str) -> bool:
-    return is_in(module, "peer/real", "peer/client", "peer/cli")
+    """Return whether a module stands outside: the machine's layer, the shells of users, and those of the simulator."""
+    return is_in(module, "peer/real", "peer/client", "peer/cli") or module in ("sims/__main__.py", "sims/seal.py")
 
 
 def tree_of(module: str) -> ast.Module:

@@ -126,7 +126,7 @@ class AppliedOnce(Oracle):
     async def finish(self) -> None:
         """Look for contents that are there twice."""
         for path, digests in self.history.finals.items():
-            for digest in set(digests):
+            for digest in dict.fromkeys(digests):
                 writes = [write for write in self.history.of(path) if write.digest in (digest, None) and write.may_be_effective]
                 if digests.count(digest) > len(writes):
                     raise self.violated("I5", f"{path}: content {digest} is there {digests.count(digest)} times and was put once")

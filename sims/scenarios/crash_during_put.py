@@ -27,7 +27,9 @@ async def story(world: World) -> None:
     if client_dies:
         await asyncio.sleep(random.uniform(0.0, 0.1))
         world.kill_client(world.clients[0])
-    await asyncio.wait([putting], timeout=10.0 if client_dies else 90.0)
+    until = world.loop.time() + (10.0 if client_dies else 90.0)
+    while not putting.done() and world.loop.time() < until:
+        await asyncio.sleep(0.1)
     allowed, op_id, is_acked = [[old], [new]], None, False
     if putting.done():
         try:

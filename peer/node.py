@@ -309,7 +309,7 @@ class Node:
         answer = await self._serve(peer, request, payload, deadline)
         if faults.sometimes("node.slow-answer"):
             await asyncio.sleep(self.entropy.uniform("slow answer", 0.0, SLOW_ANSWER_SECONDS))
-        if faults.sometimes("node.lost-answer"):
+        if isinstance(request, RowPublish | RowMerge | ChunkPut) and faults.sometimes("node.lost-answer"):
             self.links.close_peers([peer.node_id], CloseCode.NORMAL, "this answer is lost")
         return answer
 

@@ -220,4 +220,5 @@ class ClientEnv:
     network: Network
     wall_clock: WallClock
     entropy: Entropy
+    faults: Faults
     compute: Compute

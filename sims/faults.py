@@ -11,6 +11,9 @@ from sims.trace import Trace
 
 T = TypeVar("T")
 
+SHARES = (1.0, 1.0, 5.0)
+"""How a label's share of the cases compares with that of its run."""
+
 
 @dataclass(slots=True)
 class RarePaths:
@@ -19,7 +22,7 @@ class RarePaths:
     label_share: float
     """This share of the places that ask is active on a machine,"""
     call_share: float
-    """and says yes in this share of the cases."""
+    """and says yes in this share of the cases, or in a few times as many: each label by itself."""
 
 
 class SimFaults:
@@ -29,13 +32,14 @@ class SimFaults:
         self._random = random
         self._trace = trace
         self._rare_paths = rare_paths
-        self._active: dict[str, bool] = {}
+        self._share: dict[str, float] = {}
 
     def sometimes(self, label: str) -> bool:
         """Return True rarely, and only for labels that this run has drawn."""
-        if label not in self._active:
-            self._active[label] = self._random.random() < self._rare_paths.label_share
-        if not self._active[label] or self._random.random() >= self._rare_paths.call_share:
+        if label not in self._share:
+            is_active = self._random.random() < self._rare_paths.label_share
+            self._share[label] = self._random.choice(SHARES) if is_active else 0.0
+        if self._random.random() >= self._share[label] * self._rare_paths.call_share:
             return False
         self._trace.labels[label] += 1
         self._trace.note(current_host(), "sometimes", label=label)

@@ -159,7 +159,7 @@ def _repair_after_answer() -> list[Patch]:
 
     async def write_back(*arguments: Any) -> None:
         async def later() -> None:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(3.0)
             try:
                 await original(*arguments)
             except Exception:  # noqa: BLE001  # nobody waits for it: that is the bug

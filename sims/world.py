@@ -198,7 +198,8 @@ class World:
         """
         entropy = SimEntropy(f"{self.seed} {host}")
         network = SimNetwork(self.lan, host, node_id_of(plain_hash(host.encode())))
-        env = ClientEnv(network, self.machines[names[0]].clock, entropy, SimCompute())
+        faults = SimFaults(Random(f"faults {self.seed} {host}"), self.trace, self.rare_paths)
+        env = ClientEnv(network, self.machines[names[0]].clock, entropy, faults, SimCompute())
         addresses = [f"{name}:{PORT}" for name in names]
         return await self.on(host, lambda: connect(env, addresses, name=host, timeout_seconds=CONNECT_SECONDS))
 

@@ -12,6 +12,7 @@ from peer.real.clock import RealWallClock
 from peer.real.compute import RealCompute
 from peer.real.discovery import ZeroconfDiscovery
 from peer.real.entropy import RealEntropy
+from peer.real.faults import NoFaults
 from peer.real.keys import ClusterKey
 from peer.real.network import RealNetwork
 from peer.seams import ClientEnv
@@ -51,6 +52,7 @@ async def open_session(key: ClusterKey, addresses: Sequence[str], timeout_second
         network=RealNetwork(key, entropy.token("client identity", SEED_BYTES)),
         wall_clock=RealWallClock(),
         entropy=entropy,
+        faults=NoFaults(),
         compute=RealCompute(),
     )
     return await connect(env, addresses, name=platform.node() or "client", timeout_seconds=timeout_seconds)

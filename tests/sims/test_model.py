@@ -9,6 +9,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from peer.errors import RequestFailed
 from peer.files.row_service import RowService
+from peer.real.faults import NoFaults
 from peer.seams import ClientEnv
 from peer.session import Session
 from protocol.hashing import plain_hash
@@ -59,7 +60,7 @@ class SimulatedNode(NodeMachine):
 
     def _connect(self) -> None:
         network = SimNetwork(self.world.lan, HOST, node_id_of(plain_hash(HOST.encode())))
-        self.session = Session(ClientEnv(network, self.world.machines["a"].clock, SimEntropy(HOST), SimCompute()), "tester")
+        self.session = Session(ClientEnv(network, self.world.machines["a"].clock, SimEntropy(HOST), NoFaults(), SimCompute()), "tester")
 
     async def _ask_node(self, request: Request, payload: bytes) -> tuple[Answer, bytes]:
         node_id = self.world.node("a").node_id

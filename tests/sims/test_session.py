@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from peer.real.faults import NoFaults
 from peer.seams import ClientEnv
 from peer.session import Session
 from protocol.codec import decode_header
@@ -60,7 +61,7 @@ def test_a_shipped_node_in_the_state_of_the_record_answers_as_the_record(monkeyp
 
     async def ask_all(world: World) -> list[tuple[Answer, bytes]]:
         network = SimNetwork(world.lan, HOST, node_id_of(plain_hash(HOST.encode())))
-        session = Session(ClientEnv(network, world.machines["ada"].clock, SimEntropy(HOST), SimCompute()), "reader")
+        session = Session(ClientEnv(network, world.machines["ada"].clock, SimEntropy(HOST), NoFaults(), SimCompute()), "reader")
         session.links.learn_addresses(ada, [f"ada:{PORT}"])
         answers = []
         for request, _, _ in read:

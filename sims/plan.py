@@ -177,6 +177,8 @@ FAULTS_PER_SECOND: Final = 0.4
 SMALL_SIZES: Final = (0, 1, 20, 100, 1000, 4096)
 SIZES: Final = (65_535, 65_536, 65_537, 100_000, 262_144, 262_145, 700_000)
 """Around the bounds of what lies in a row and of one chunk."""
+LOOKED_AT_SHARE: Final = 0.3
+LOOKED_AT_SECONDS: Final = 1.5
 LARGE_SHARE: Final = 0.4
 """Most files are small."""
 FOUNDING_SHARE: Final = 0.05
@@ -218,7 +220,7 @@ def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, plant
         founding=random.random() < FOUNDING_SHARE,
         gone=gone,
         fragile=tuple(sorted(fragile)),
-        label_share=random.choice((0.0, 0.25, 0.25, 0.5)),
+        label_share=random.choice((0.0, 0.3, 0.6, 1.0)),
         call_share=random.choice((0.01, 0.05)),
         operations=_operations(Random(f"operations {seed}"), clients, seconds),
         faults=tuple(faults),
@@ -267,7 +269,7 @@ def _operations(random: Random, clients: int, seconds: float) -> tuple[Operation
     while True:
         at += random.expovariate(rate)
         if at >= seconds:
-            return tuple(operations)
+            return tuple(sorted(operations, key=lambda operation: operation.at))
         (kind,) = random.choices(OPERATIONS, weights)
         path = names[min(int(random.expovariate(1.0) * len(names) / 2), len(names) - 1)]
         target = random.choice(names) if kind in ("copy", "move") else ""
@@ -281,6 +283,11 @@ def _operations(random: Random, clients: int, seconds: float) -> tuple[Operation
         retry_by = random.choice((-1, client, random.randrange(clients)))
         size = random.choice(SIZES if random.random() < LARGE_SHARE else SMALL_SIZES) if kind == "put" else 0
         operations.append(Operation(round(at, 3), client, kind, path, size, target, retry_by))
+        if kind == "put" and random.random() < LOOKED_AT_SHARE:  # by two others, at once: what is half done shows then
+            moments = sorted(random.uniform(0.0, LOOKED_AT_SECONDS) for _ in range(2))
+            looks = [Operation(round(at + moment, 3), random.randrange(clients), "get", path) for moment in moments]
+            operations += [look for look in looks if look.at < seconds]
+            at += len(looks) / rate
 
 
 def without(plan: Plan, *, operations: set[int] | None = None, faults: set[int] | None = None) -> Plan:

@@ -225,7 +225,10 @@ class Node:
         async with asyncio.timeout(timeout_seconds) as limit:
             deadline = limit.when()
             assert deadline is not None
-            served = await self.serve(self.hello(LinkKind.CTL), message, memoryview(payload), deadline)
+            try:
+                served = await self.serve(self.hello(LinkKind.CTL), message, memoryview(payload), deadline)
+            except Refused as refused:
+                raise RequestFailed(refused.code, refused.reason, self.layouts.version) from None
         answer, data = served if isinstance(served, tuple) else (served, b"")
         return Reply(answer, memoryview(data))
 

@@ -128,14 +128,10 @@ class _Run:
         world, plan = self._world, self._plan
         for oracle in self._oracles:
             oracle.begin(world, plan, self._history)
-        if plan.founding:
-            await world.found(plan.names)
-        else:
-            await asyncio.gather(*(world.start(name) for name in plan.names))
-            await world.members(plan.machines)
-        self._note("begin")
         ticking = asyncio.get_running_loop().create_task(self._tick())
         try:
+            await self._or_violation(ticking, self._form())
+            self._note("begin")
             self._workload.begin()
             self._nemesis.begin()
             await self._or_violation(ticking, asyncio.sleep(plan.seconds))
@@ -146,6 +142,14 @@ class _Run:
             self._outcome.acked = self._workload.acked
             self._outcome.outcomes = self._workload.outcomes
             self._outcome.injected = self._nemesis.injected
+
+    async def _form(self) -> None:
+        world, plan = self._world, self._plan
+        if plan.founding:
+            await world.found(plan.names)
+        else:
+            await asyncio.gather(*(world.start(name) for name in plan.names))
+            await world.members(plan.machines)
 
     async def _tick(self) -> None:
         while True:

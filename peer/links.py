@@ -70,6 +70,8 @@ class Links:
         self._dialling: dict[tuple[NodeId, LinkKind], asyncio.Task[Link]] = {}
         self._addresses: OrderedDict[NodeId, tuple[str, ...]] = OrderedDict()
         self._refused_at: dict[NodeId, float] = {}
+        self._downs: dict[NodeId, asyncio.Event] = {}
+        """For each peer whose end is waited for, what tells of it."""
         self._closers: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -83,6 +85,11 @@ class Links:
     def peers(self) -> list[Hello]:
         """Return the hellos of all peers with a ctl link, in order of id."""
         return [self._links[key].peer for key in sorted(self._links) if key[1] is LinkKind.CTL]
+
+    async def until_down(self, node_id: NodeId) -> None:
+        """Wait for as long as a ctl link to a peer is up."""
+        while (node_id, LinkKind.CTL) in self._links:
+            await self._downs.setdefault(node_id, asyncio.Event()).wait()
 
     def recently_refused(self, node_id: NodeId) -> bool:
         """Return whether the last direct try to reach this node failed within RECENT_REFUSAL_SECONDS."""
@@ -209,6 +216,9 @@ class Links:
         if self._links.get(key) is link:
             del self._links[key]
             if link.kind is LinkKind.CTL:
+                down = self._downs.pop(link.proven, None)
+                if down is not None:
+                    down.set()
                 self._host.peer_down(link.proven)
 
     async def serve(self, link: Link, request: Request, payload: memoryview, deadline: float) -> Served:

@@ -157,13 +157,14 @@ class Explorer:
         if self._links.node_id > node_id:
             await asyncio.sleep(HIGHER_ID_WAITS_SECONDS)
         while failures < FORGET_AFTER_FAILURES or self._is_member(node_id):
-            if self._links.peer(node_id) is None:
-                try:
-                    await self._links.reach(node_id, LinkKind.CTL)
-                    failures = 0
-                except LinkLost as error:
-                    log.debug("%s", error)
-                    failures += 1
+            try:
+                await self._links.reach(node_id, LinkKind.CTL)
+            except LinkLost as error:
+                log.debug("%s", error)
+                failures += 1
+            else:
+                failures = 0
+                await self._links.until_down(node_id)
             backoff = min(DIAL_BACKOFF_LAST_SECONDS, DIAL_BACKOFF_FIRST_SECONDS * 2.0 ** min(failures, 8))
             await asyncio.sleep(self._entropy.uniform("dial", 0.5, 1.0) * backoff if failures else DIAL_BACKOFF_FIRST_SECONDS)
         log.debug("node %s is given up", short(node_id))

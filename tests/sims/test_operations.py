@@ -803,7 +803,7 @@ def test_a_client_that_is_closed_ends_what_is_under_way_and_says_so() -> None:
         loop = asyncio.get_running_loop()
         works = [client.put_bytes("/g", bytes(900 * KIB)), client.get_bytes("/f"), client.remove("/f")]
         tasks = [loop.create_task(outcome(work)) for work in works]
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.004)
         closed_at = loop.time()
         await client._access.close()
         results = await asyncio.gather(*tasks)

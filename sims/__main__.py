@@ -1,21 +1,25 @@
 """The command line of the simulator: `python -m sims`.
 
-Exit codes: 0 nothing was violated, 1 a promise was, 2 wrong usage.
+Exit codes: 0 nothing was violated, 1 a promise was, 2 wrong usage, 3 a worker process died, 130 interrupted.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from sims.oracles import Violation
 from sims.picture import picture
@@ -54,28 +58,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Usage as error:
         print(f"sims: {error}", file=sys.stderr)
         return 2
+    except BrokenProcessPool:
+        print("sims: a worker process has died, perhaps of too little memory: fewer --jobs need less", file=sys.stderr)
+        return 3
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
+def interrupted(number: int, frame: object) -> NoReturn:
+    """End at once, with all workers: an exception would be lost in a callback of the garbage collector, or wait for them."""
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
+    os.write(2, b"sims: interrupted\n")
+    os._exit(128 + number)
+
+
 def _run(options: argparse.Namespace) -> int:
+    _check_usage(options)
     seeds = options.seeds if options.seeds is not None else range(0)
     if options.planted is not None:
         return _planted(options.planted, seeds or range(PLANTED_SEEDS), options)
     if options.check_determinism:
-        return _check_determinism(seeds or range(50), options.jobs)
+        return _check_determinism(seeds or range(50), options)
     if options.replay is not None:
         plan = _read_plan(options.replay)
         return _one(lambda trace: run_plan(plan, trace=trace), f"--replay {options.replay}", options)
     if options.name is not None:
         scenario = _scenario(options.name)
-        name = f"{scenario.name} --seed {options.seed}"
-        return _one(lambda trace: run_scenario(scenario.story, options.seed, trace=trace), name, options)
+        seed = options.seed or 0
+        return _one(lambda trace: run_scenario(scenario.story, seed, trace=trace), f"{scenario.name} --seed {seed}", options)
     if not seeds:
         if options.picture or options.trace:
             raise Usage("a picture or a trace is of one run: name a scenario, --seeds N or --replay FILE")
-        print("\n".join(f"{each.name:24} {each.text}" for each in scenarios().values()))
+        if options.json:
+            print(json.dumps({each.name: each.text for each in scenarios().values()}))
+        else:
+            print("\n".join(f"{each.name:24} {each.text}" for each in scenarios().values()))
         return 0
     if len(seeds) == 1:
         plan = plan_from_seed(seeds[0])
@@ -83,6 +103,23 @@ def _run(options: argparse.Namespace) -> int:
     if options.picture or options.trace:
         raise Usage("a picture or a trace is of one run: give one seed")
     return _swarm(seeds, options)
+
+
+def _check_usage(options: argparse.Namespace) -> None:
+    """Refuse what would be passed over in silence: whoever asks for seeds and gets one run would believe that they are all good.
+
+    Raises: Usage.
+    """
+    modes = {"NAME": "name", "--replay": "replay", "--planted": "planted", "--check-determinism": "check_determinism"}
+    given = [mode for mode, option in modes.items() if getattr(options, option)]
+    if options.seeds is not None and (options.name or options.replay):
+        given.append("--seeds")
+    if len(given) > 1:
+        raise Usage(f"{' and '.join(given)} do not go together")
+    if options.seed is not None and not options.name:
+        raise Usage("--seed is for a failure case: name one, or say --seeds")
+    if (options.planted or options.check_determinism) and (options.picture or options.trace):
+        raise Usage("a picture or a trace is of one run: name a scenario, --seeds N or --replay FILE")
 
 
 # -- one run -------------------------------------------------------------------
@@ -95,9 +132,9 @@ def _one(run: Callable[[Trace], Outcome], command: str, options: argparse.Namesp
     if options.keep is not None and outcome.violation is not None and outcome.plan is not None:
         _keep(options.keep, f"seed-{outcome.plan.seed}", outcome.plan)
     if options.trace is not None:
-        options.trace.write_text("".join(f"{event.line()}\n" for event in trace.events))
+        _write(options.trace, "".join(f"{event.line()}\n" for event in trace.events))
     if options.picture is not None:
-        options.picture.write_text(picture(trace, f"python -m sims {command}", outcome.violation))
+        _write(options.picture, picture(trace, f"python -m sims {command}", outcome.violation))
     summary = Summary()
     summary.add(outcome, seconds)
     if options.json:
@@ -109,6 +146,13 @@ def _one(run: Callable[[Trace], Outcome], command: str, options: argparse.Namesp
     else:
         print(summary.text())
     return int(outcome.violation is not None)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Usage(f"{path}: {error.strerror}") from None
 
 
 def _tell(outcome: Outcome, command: str) -> None:
@@ -183,9 +227,12 @@ def _swarm(seeds: range, options: argparse.Namespace) -> int:
 
 def _keep(folder: Path, name: str, plan: Plan) -> Path:
     """Reduce a plan that fails, write what is left to a file in `folder`, and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Usage(f"{folder}: {error.strerror}") from None
     path = folder / f"{name}.json"
-    path.write_text(reduced(plan).to_json())
+    _write(path, reduced(plan).to_json())
     return path
 
 
@@ -194,8 +241,26 @@ def _map(work: Callable[[int], T], seeds: range, jobs: int) -> Iterator[T]:
     if jobs == 1 or len(seeds) == 1:
         yield from map(work, seeds)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    with _workers(jobs) as pool:
         yield from pool.map(work, seeds)
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Return processes that end with the block, whatever they are at when it ends early."""
+    with ProcessPoolExecutor(jobs, initializer=_end_without_a_word) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
+
+
+def _end_without_a_word() -> None:
+    """Let signals end this process as they end any other: the one that has started it says so."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 # -- planted bugs --------------------------------------------------------------
@@ -207,7 +272,7 @@ def _planted(name: str, seeds: range, options: argparse.Namespace) -> int:
     names = list(BUGS) if name == "all" else [name]
     found: dict[str, tuple[int, str]] = {}
     work = [(each, seeds, options.keep) for each in names]
-    with ProcessPoolExecutor(options.jobs) as pool:
+    with _workers(options.jobs) as pool:
         for each, result in zip(names, pool.map(_find, work), strict=True):
             if result is None:
                 text = f"NOT FOUND in {len(seeds)} seeds"
@@ -237,14 +302,17 @@ def _find(work: tuple[str, range, Path | None]) -> tuple[int, str] | None:
 # -- determinism ---------------------------------------------------------------
 
 
-def _check_determinism(seeds: range, jobs: int) -> int:
+def _check_determinism(seeds: range, options: argparse.Namespace) -> int:
     """Run each seed twice in one process and once in another one under another hash seed, and name the first difference."""
-    for seed, difference in zip(seeds, _map(_first_difference, seeds, jobs), strict=True):
-        if difference is not None:
-            print(f"seed {seed}: {difference}")
-            return 1
-    print(f"{len(seeds)} seeds, each three times: no difference")
-    return 0
+    results = zip(seeds, _map(_first_difference, seeds, options.jobs), strict=True)
+    found = next(((seed, difference) for seed, difference in results if difference is not None), None)
+    if options.json:
+        print(json.dumps({"seeds": len(seeds), "difference": found and {"seed": found[0], "text": found[1]}}))
+    elif found is not None:
+        print(f"seed {found[0]}: {found[1]}")
+    else:
+        print(f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}, each three times: no difference")
+    return int(found is not None)
 
 
 def _first_difference(seed: int) -> str | None:
@@ -260,12 +328,10 @@ def _lines(seed: int) -> list[str]:
 
 
 def _lines_elsewhere(seed: int) -> list[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "lines"
-        code = f"from sims.__main__ import _lines; open({str(path)!r}, 'w').write(chr(10).join(_lines({seed})))"
-        environment = os.environ | {"PYTHONHASHSEED": str(1 + seed % 1000)}
-        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-        return path.read_text().split("\n")
+    code = f"import sims.__main__ as m, sys; m._end_without_a_word(); sys.stdout.write(chr(10).join(m._lines({seed})))"
+    environment = os.environ | {"PYTHONHASHSEED": str(1 + seed % 1000), "PYTHONUTF8": "1"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.PIPE)
+    return done.stdout.decode().split("\n")
 
 
 def _difference(first: list[str], second: list[str], what: str) -> str | None:
@@ -286,9 +352,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="a failure case")
-    parser.add_argument("--seed", type=int, default=0, help="the seed of a failure case (default: 0)")
+    parser.add_argument("--seed", type=int, help="the seed of a failure case (default: 0)")
     parser.add_argument("--seeds", type=_seeds, metavar="A..B", help="run the swarm with these seeds, B not included; or one seed")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="so many at once (default: one per core)")
+    parser.add_argument("--jobs", type=_jobs, default=os.cpu_count() or 1, help="so many at once (default: one per core)")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run the plan in a file")
     parser.add_argument("--planted", metavar="BUG", help="search for a planted bug, or for all of them")
     parser.add_argument("--check-determinism", action="store_true", help="run seeds twice, and once elsewhere, and compare")
@@ -302,9 +368,18 @@ def _parser() -> argparse.ArgumentParser:
 def _seeds(text: str) -> range:
     first, dots, end = text.partition("..")
     try:
-        return range(int(first), int(end)) if dots else range(int(first), int(first) + 1)
+        seeds = range(int(first), int(end)) if dots else range(int(first), int(first) + 1)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor two of the form A..B") from None
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text!r} has no seeds: B is not included")
+    return seeds
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes")
+    return int(text)
 
 
 def _scenario(name: str) -> Scenario:
@@ -321,4 +396,6 @@ def _read_plan(path: Path) -> Plan:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGTERM, interrupted)
     sys.exit(main())

@@ -1,8 +1,11 @@
 """The simulator itself: that it finds what is planted, repeats what it did, lets nothing escape, and reduces what fails."""
 
 import asyncio
+import os
 import random
+import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -302,11 +305,60 @@ def test_the_command_lists_failure_cases(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize(
     "arguments",
-    ["no-such-case", "--planted no-such-bug", "--replay /no/such/file", "--picture x.html", "--seeds 0..3 --trace t"],
+    [
+        "no-such-case",
+        "--planted no-such-bug",
+        "--replay /no/such/file",
+        "--picture x.html",
+        "--seeds 0..3 --trace t",
+        "torn-tail --trace /no/such/t.txt",
+        "torn-tail --seeds 0..3",
+        "torn-tail --check-determinism",
+        "--check-determinism --seeds 1 --trace t",
+        "--seed 4",
+    ],
 )
 def test_wrong_usage_is_one_line_and_2(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments.split()) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", ["--seeds 5..5", "--seeds 9..3", "--seeds x", "--jobs 0", "--jobs -1", "--jobs many"])
+def test_no_seeds_or_no_workers_are_wrong_usage(arguments: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments.split())
+    assert ended.value.code == 2
+
+
+def children(process: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("number", "at_worker", "code", "says"),
+    [
+        (signal.SIGINT, False, 130, "interrupted"),
+        (signal.SIGTERM, False, 143, "interrupted"),
+        (signal.SIGKILL, True, 3, "a worker process has died"),
+    ],
+)
+def test_whoever_is_interrupted_or_loses_a_worker_ends_in_one_line(number: signal.Signals, at_worker: bool, code: int, says: str) -> None:
+    command = [sys.executable, "-m", "sims", "--planted", "all", "--jobs", "2"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        workers: list[int] = []
+        while len(workers) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+            workers = children(process.pid)
+        time.sleep(0.5)
+        os.kill(workers[0] if at_worker else process.pid, number)
+        told = process.communicate(timeout=30)[1]
+    assert process.returncode == code
+    assert told.startswith(f"sims: {says}")
+    assert told.count("\n") == 1
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
 def test_a_failure_is_told_with_its_plan_and_the_command_to_repeat_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

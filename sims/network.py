@@ -168,7 +168,7 @@ class Lan:
         return protocol
 
     def crash(self, host: str, *, silent: bool = False) -> None:
-        """Forget the ports of a dead host. Those connected to it see a reset, or with `silent` nothing: its machine has no power."""
+        """Forget the ports of a dead host. Those connected to it see a reset, once they can hear of it, or with `silent` nothing."""
         for address in [address for address, (owner, _, _) in self._listening.items() if owner == host]:
             del self._listening[address]
         if silent:
@@ -176,7 +176,7 @@ class Lan:
             return
         for end in self._ends:
             if end.host == host and not end.peer.is_lost:
-                self.loop.call_later(self.latency(host, end.peer.host), end.peer.reset, context=context_of(end.peer.host))
+                self.loop.call_later(self.latency(host, end.peer.host), end.reset_peer, context=context_of(end.peer.host))
 
     def power_on(self, machine: str) -> None:
         """Let a machine answer again: it knows nothing of the connections of its last life, and says so to whoever uses one."""

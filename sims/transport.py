@@ -128,7 +128,7 @@ class SimTransport(asyncio.Transport):
         if not self._lost:
             self._closing = True
             self._lose(None)
-            self._later(self._reset_peer)
+            self._later(self.reset_peer)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the protocol."""
@@ -149,6 +149,13 @@ class SimTransport(asyncio.Transport):
         """The other host is gone: this end notices."""
         self._lose(ConnectionResetError("reset by the peer"))
 
+    def reset_peer(self) -> None:
+        """This host ends the connection, or has died: the peer notices, once it can hear of it."""
+        if self._wire.is_cut(self.host, self.peer_host):
+            self._wire.when_mended(self.host, self.peer_host, lambda: self._later(self.reset_peer))
+        else:
+            self.peer.reset()
+
     def be_forgotten(self) -> None:
         """The peer's machine has lost its power and has it again: the next piece that goes there is answered by a reset."""
         self._is_forgotten = True
@@ -156,6 +163,10 @@ class SimTransport(asyncio.Transport):
             self._expect_reset()
 
     def _expect_reset(self) -> None:
+        for source, target in ((self.host, self.peer_host), (self.peer_host, self.host)):
+            if self._wire.is_cut(source, target):
+                self._wire.when_mended(source, target, self._expect_reset)
+                return
         delay = self._wire.latency(self.host, self.peer_host) + self._wire.latency(self.peer_host, self.host)
         self._loop.call_later(delay, self.reset, context=self._context)
 
@@ -232,12 +243,6 @@ class SimTransport(asyncio.Transport):
     def _resume(self) -> None:
         if not self._lost:
             self._protocol.resume_writing()
-
-    def _reset_peer(self) -> None:
-        if self._wire.is_cut(self.host, self.peer_host):
-            self._wire.when_mended(self.host, self.peer_host, lambda: self._later(self._reset_peer))
-        else:
-            self.peer.reset()
 
     def _lose(self, error: Exception | None) -> None:
         if self._lost:

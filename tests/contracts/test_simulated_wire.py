@@ -112,6 +112,37 @@ def test_a_dead_host_resets_its_connections_and_frees_its_port():
     on_lans(story)
 
 
+def test_the_death_of_a_host_is_not_heard_across_a_cut():
+    async def story(lan):
+        _, here = await connected(lan)
+        lan.cut("ada", "bob")
+        lan.loop.kill("ada#1")
+        lan.crash("ada#1")
+        await asyncio.sleep(1.0)
+        assert not here.lost
+        lan.heal()
+        await here.until_lost()
+
+    on_lans(story)
+
+
+@pytest.mark.parametrize("cut", [("ada", "bob"), ("bob", "ada")])
+def test_a_machine_that_has_forgotten_a_connection_does_not_say_so_across_a_cut(cut):
+    async def story(lan):
+        _, here = await connected(lan)
+        lan.loop.kill("ada#1")
+        lan.crash("ada#1", silent=True)
+        lan.cut(*cut)
+        lan.power_on("ada")
+        here.transport.write(b"is anybody there?")
+        await asyncio.sleep(1.0)
+        assert not here.lost
+        lan.heal()
+        await here.until_lost()
+
+    on_lans(story)
+
+
 def test_a_host_listens_on_its_own_addresses_alone():
     async def story(lan):
         ada = SimNetwork(lan, "ada#1", node_id_of(plain_hash(b"ada")))

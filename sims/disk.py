@@ -52,6 +52,8 @@ class DiskState:
         """Whether syncs return without having done anything."""
         self.misdirects = 0
         """So many of the next files of chunks are written over another one."""
+        self.misdirected = 0
+        """So many were."""
         self.unreadable: dict[int, SimFile] = {}
         """Files that cannot be read, by identity."""
         self.damaged: dict[int, SimFile] = {}
@@ -59,6 +61,8 @@ class DiskState:
         self.failure: StorageFailed | None = None
         self.steps_left: int | None = None
         """After so many operations power fails; None: not by itself."""
+        self.cuts_at_step = 0
+        """So often it did."""
         self.on_power_cut: Callable[[], None] = lambda: None
 
     def power_cut(self) -> None:
@@ -112,6 +116,7 @@ class DiskState:
         if self.steps_left > 0:
             return False
         self.steps_left = None
+        self.cuts_at_step += 1
         self.on_power_cut()
         return True
 
@@ -268,6 +273,7 @@ class SimDisk:
         if not others:
             return
         state.misdirects -= 1
+        state.misdirected += 1
         victim = state.names[others[state.random.randrange(len(others))]]
         victim.content = victim.durable = file.content
         file.content = file.durable = state.random.randbytes(len(file.content))

@@ -12,6 +12,7 @@ from random import Random
 from peer.errors import ConnectFailed, StorageFailed
 from protocol.hashing import plain_hash
 from protocol.identity import node_id_of
+from sims.disk import TOTAL_BYTES
 from sims.network import SimNetwork
 from sims.oracles import Violation
 from sims.plan import DAMAGING, Fault, Plan
@@ -65,7 +66,7 @@ class Nemesis:
         for machine in world.machines.values():
             state = machine.storage.state
             state.slowness, state.is_lying, state.sync_fails, state.misdirects, state.steps_left = 1.0, False, False, 0, None
-            state.total_bytes = 1 << 40
+            state.total_bytes = TOTAL_BYTES
             world.loop.resume(machine.host)
         for name in self._plan.gone:
             if world.machines[name].is_up:
@@ -93,15 +94,18 @@ class Nemesis:
                     await self._start_again(machine.name, fault.seconds)
             case "crash-at-step":
                 assert machine is not None
-                machine.storage.state.steps_left = fault.number
-                host = machine.host
-                while machine.is_up and machine.host == host:
-                    await asyncio.sleep(0.05)
-                self._count(fault)
-                await self._start_again(machine.name, fault.seconds)
+                if machine.is_up:
+                    state, host = machine.storage.state, machine.host
+                    state.steps_left, before = fault.number, state.cuts_at_step
+                    while self._is_up(machine.name) and machine.host == host:
+                        await asyncio.sleep(0.05)
+                    if state.cuts_at_step > before:
+                        self._count(fault)
+                        await self._start_again(machine.name, fault.seconds)
             case "restart-storm":
                 assert machine is not None
-                self._count(fault)
+                if machine.is_up:
+                    self._count(fault)
                 for _ in range(fault.number):
                     if machine.is_up:
                         world.kill(machine.name)
@@ -116,11 +120,12 @@ class Nemesis:
                     self._later(random.uniform(0.1, max(0.2, fault.seconds)), partial(self._start, name))
             case "pause":
                 assert machine is not None
-                host = machine.host
-                self._count(fault)
-                world.loop.pause(host)
-                await asyncio.sleep(fault.seconds)
-                world.loop.resume(host)
+                if machine.is_up:
+                    host = machine.host
+                    self._count(fault)
+                    world.loop.pause(host)
+                    await asyncio.sleep(fault.seconds)
+                    world.loop.resume(host)
             case "sync-error":
                 assert machine is not None
                 self._count(fault)
@@ -225,8 +230,11 @@ class Nemesis:
                 self._count(fault)
                 database.rot(keys[fault.number % len(keys)], random)
         elif kind == "misdirect":
-            self._count(fault)
+            before = state.misdirected
             state.misdirects += 1
+            while state.misdirected == before:
+                await asyncio.sleep(0.05)
+            self._count(fault)
         elif kind == "slow-disk":
             self._count(fault)
             state.slowness = SLOW_DISK
@@ -234,9 +242,9 @@ class Nemesis:
             state.slowness = 1.0
         elif kind == "full-disk":
             self._count(fault)
-            before, state.total_bytes = state.total_bytes, FULL_DISK_BYTES
+            state.total_bytes = FULL_DISK_BYTES
             await asyncio.sleep(fault.seconds)
-            state.total_bytes = before
+            state.total_bytes = TOTAL_BYTES
         elif kind == "lying-disk":
             self._count(fault)
             state.is_lying = True

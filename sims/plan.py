@@ -242,7 +242,7 @@ def _fault(random: Random, at: float, mood: _Mood, names: tuple[str, ...], clien
             group = random.sample(names, random.randint(1, max(1, len(names) - 2)))
             return Fault(at, kind, tuple(group), long)
         case "swizzle":
-            return Fault(at, kind, tuple(name for name in names if random.random() < 0.5), long)
+            return Fault(at, kind, tuple(name for name in names if random.random() < 0.5) or (machine,), long)
         case "blackout":
             return Fault(at, kind, names, min(long, 3.0))
         case "one-way" | "reset" | "slow-link":

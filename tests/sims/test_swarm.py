@@ -136,6 +136,26 @@ def test_the_swarm_has_every_fault_and_operation_and_some_runs_without_each() ->
         assert any(operation.kind == kind for plan in drawn for operation in plan.operations), kind
 
 
+def test_a_fault_that_changes_nothing_is_not_counted() -> None:
+    faults = (
+        Fault(0.1, "power-cut", ("a",), 30.0),
+        Fault(0.5, "pause", ("a",), 1.0),
+        Fault(0.5, "crash-at-step", ("a",), 1.0, 1),
+        Fault(0.5, "restart-storm", ("a",), 0.1, 2),
+        Fault(0.5, "crash-at-step", ("b",), 1.0, 1_000_000),
+        Fault(0.5, "misdirect", ("c",)),
+        Fault(1.0, "kill", ("b",), 1.0),
+    )
+    outcome = run_plan(Plan(seed=1, seconds=5.0, fragile=("c",), faults=faults))
+    assert outcome.violation is None
+    assert outcome.injected == {"power-cut": 1, "kill": 1}
+
+
+def test_every_fault_of_the_swarm_has_somebody_to_happen_to() -> None:
+    faults = [fault for seed in range(500) for fault in plan_from_seed(seed).faults]
+    assert [fault for fault in faults if not fault.machines and fault.kind != "client-death"] == []
+
+
 def test_a_failing_plan_is_reduced_to_what_it_needs() -> None:
     plan = next(plan for plan in (plan_from_seed(seed, planted="dots-reissued") for seed in range(50)) if run_plan(plan).violation)
     small = reduced(plan, runs_max=40)

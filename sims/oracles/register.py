@@ -150,6 +150,17 @@ class ListingIsComplete(Oracle):
             for name in names:
                 if name not in known and join(listing.folder, name) not in folders | {"/d1", "/d2", "/d3", "/d1/deep"}:
                     raise self.violated("I8", f"{who} has {name}, which nobody ever put")
+            for write in self.history.writes:
+                self._check_folders(listing, write, who)
+
+    def _check_folders(self, listing: Listing, write: Write, who: str) -> None:
+        """The folders of what has been put are there, unless somebody may have removed them."""
+        if write.is_removal or write.seen > listing.began:
+            return
+        for folder in _above(write.path)[:-1]:
+            is_missing = parent_of(folder) == listing.folder and name_of(folder) not in listing.names
+            if is_missing and not any(each.is_removal and each.may_be_effective for each in self.history.of(folder)):
+                raise self.violated("I8", f"{who} lacks {folder}, in which {write.path} is visible since {write.seen:.3f} s")
 
     def _check(self, listing: Listing, path: str, is_listed: bool, who: str) -> None:
         writes = [write for write in self.history.of(path) if write.may_be_effective]

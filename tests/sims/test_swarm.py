@@ -243,6 +243,18 @@ def test_a_listing_is_judged_by_what_was_there_all_the_time(names: tuple[str, ..
     assert judged(ListingIsComplete(), what) == expected
 
 
+@pytest.mark.parametrize(
+    ("folder", "names", "began", "expected"),
+    [("/", ("d",), 3.0, None), ("/", (), 3.0, "I8"), ("/", (), 1.5, None), ("/d", ("e",), 3.0, None), ("/d", (), 3.0, "I8")],
+)
+def test_a_listing_has_the_folders_of_what_is_there(folder: str, names: tuple[str, ...], began: float, expected: str | None) -> None:
+    made = Write(1, 0, "/d/e/f", "x", 1.0)
+    made.ends(2.0, OK)
+    what = history(made)
+    what.listings.append(Listing(1, 0, folder, names, began, 4.0))
+    assert judged(ListingIsComplete(), what) == expected
+
+
 # -- determinism, and the seal -------------------------------------------------
 
 

@@ -50,6 +50,8 @@ class DiskState:
         """Whether the next sync meets an input or output error."""
         self.is_lying = False
         """Whether syncs return without having done anything."""
+        self.has_lied = False
+        """Whether one has, since power last failed."""
         self.misdirects = 0
         """So many of the next files of chunks are written over another one."""
         self.misdirected = 0
@@ -77,11 +79,14 @@ class DiskState:
             if file.content != file.durable:
                 written = file.content
                 file.content = file.durable = self._torn(file)
+                if self.has_lied:
+                    self.damaged[id(file)] = file
                 if file.content != written:
                     (path, *_) = (path for path, survivor in survivors.items() if survivor is file)
                     self.note("torn", path)
         self.names = dict(survivors)
         self.durable_names = dict(survivors)
+        self.has_lied = False
         self.restart()
 
     def restart(self) -> None:
@@ -177,7 +182,9 @@ class SimDisk:
         await self._take_time()
         file = self._file(path)
         self._check_sync(path, file)
-        if not self._state.is_lying:
+        if self._state.is_lying:
+            self._state.has_lied = True
+        else:
             file.durable = file.content
         self._note("sync", path)
 
@@ -209,6 +216,7 @@ class SimDisk:
             raise DiskError(path, "no such folder", missing=True)
         self._check_sync(path, None)
         if state.is_lying:
+            state.has_lied = True
             return
         for name in [name for name in state.durable_names if _folder_of(name) == path and name not in state.names]:
             del state.durable_names[name]

@@ -139,7 +139,7 @@ class World:
         Whoever is connected sees a reset, or with `silent` nothing at all.
         """
         machine = self._end(name, "power-cut")
-        if machine.lossy_at >= 0:
+        if machine.storage.state.has_lied:
             machine.lossy_at = self.loop.time()
         self.lan.crash(machine.host, silent=silent)
         machine.storage.power_cut()

@@ -390,7 +390,10 @@ def _scenario(name: str) -> Scenario:
 
 def _read_plan(path: Path) -> Plan:
     try:
-        return plan_from_json(path.read_text())
+        plan = plan_from_json(path.read_text(encoding="utf-8"))
+        if plan.planted and plan.planted not in BUGS:
+            raise BadPlan(f"there is no bug {plan.planted!r}")
+        return plan
     except (OSError, UnicodeDecodeError, BadPlan) as error:
         raise Usage(f"{path}: {error}") from None
 

@@ -8,7 +8,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, TypeVar, get_origin, get_type_hints
+
+from protocol.paths import is_canonical
+
+T = TypeVar("T")
 
 NAMES: Final = ("a", "b", "c", "d", "e", "f", "g")
 LOSSES_MAX: Final = 2
@@ -45,6 +49,8 @@ FAULTS: Final[Mapping[str, str]] = {
     "client-death": "a client process dies in the middle of what it does",
 }
 """Every kind of fault, and what it is."""
+_MACHINES: Final = {"client-death": 0, "swizzle": 0, "reset": 2, "slow-link": 2}
+"""So many machines does a fault need that does not need one."""
 DAMAGING: Final = ("lying-disk", "rot-chunk", "rot-row", "unreadable", "misdirect", "lost-index", "wipe")
 """Faults that only machines of `Plan.fragile` may meet."""
 
@@ -115,11 +121,19 @@ class Plan:
             return f"it has machines {', '.join(sorted(lossy - names))} that the cluster does not have"
         if len(lossy) > LOSSES_MAX:
             return f"{len(lossy)} machines may lose data, and the promise holds for {LOSSES_MAX}"
+        if not (1 <= self.machines <= len(NAMES) and self.clients >= 1 and self.seconds >= 0):
+            return f"a plan has 1 to {len(NAMES)} machines, a client at least, and lasts for a while"
         for fault in self.faults:
             if fault.kind not in FAULTS:
                 return f"there is no fault {fault.kind!r}"
             if not names.issuperset(fault.machines):
                 return f"{fault.kind} at {fault.at} is for machines that the cluster does not have"
+            if len(fault.machines) < _MACHINES.get(fault.kind, 1):
+                return f"{fault.kind} at {fault.at} is for too few machines"
+            if min(fault.at, fault.seconds) < 0 or (fault.number < 0 and fault.kind != "clock-jump"):
+                return f"{fault.kind} at {fault.at} has a moment, a duration or a number below 0"
+            if fault.kind == "client-death" and fault.number >= self.clients:
+                return f"{fault.kind} at {fault.at} is of a client that there is not"
             if fault.kind in DAMAGING and not set(self.fragile).issuperset(fault.machines):
                 return f"{fault.kind} at {fault.at} damages a machine that is not among the fragile ones"
         for operation in self.operations:
@@ -127,6 +141,9 @@ class Plan:
                 return f"there is no operation {operation.kind!r}"
             if not (0 <= operation.client < self.clients and operation.retry_by < self.clients):
                 return f"{operation.kind} at {operation.at} is by a client that there is not"
+            paths = [operation.path, operation.target] if operation.kind in ("copy", "move") else [operation.path]
+            if not all(map(is_canonical, paths)) or min(operation.at, operation.size) < 0:
+                return f"{operation.kind} at {operation.at} has no path of the form /a/b, or a moment or a size below 0"
         return ""
 
     def to_json(self) -> str:
@@ -152,17 +169,29 @@ def plan_from_json(text: str) -> Plan:
     """
     try:
         data = json.loads(text)
-        operations = tuple(Operation(**each) for each in data.pop("operations", ()))
-        faults = tuple(Fault(**{**each, "machines": tuple(each.get("machines", ()))}) for each in data.pop("faults", ()))
-        for key in ("gone", "fragile"):
-            data[key] = tuple(data.get(key, ()))
-        plan = Plan(**data, operations=operations, faults=faults)
+        operations = tuple(_made(Operation, each) for each in data.pop("operations", ()))
+        faults = tuple(_made(Fault, each) for each in data.pop("faults", ()))
+        plan = replace(_made(Plan, data), operations=operations, faults=faults)
         fault = plan.fault()
     except (ValueError, TypeError, AttributeError) as error:
         raise BadPlan(f"it is no plan: {error}") from None
     if fault:
         raise BadPlan(fault)
     return plan
+
+
+def _made(kind: type[T], data: Mapping[str, Any]) -> T:
+    """Return a value of `kind` from what JSON has of it.
+
+    Raises: TypeError.
+    """
+    made = kind(**{key: tuple(item) if isinstance(item, list) else item for key, item in data.items()})
+    for name, wanted in get_type_hints(kind).items():
+        value = getattr(made, name)
+        is_right = type(value) is (get_origin(wanted) or wanted) or (wanted is float and type(value) is int)
+        if not is_right:
+            raise TypeError(f"{name} is {value!r}")
+    return made
 
 
 def _short(value: Operation | Fault) -> dict[str, Any]:

@@ -116,6 +116,15 @@ def test_a_seed_stands_for_one_plan_and_neighbours_for_others() -> None:
         (Plan(1, faults=(Fault(1.0, "flood", ("a",)),)), "no fault 'flood'"),
         (Plan(1, operations=(Operation(1.0, 7, "put", "/f"),)), "by a client that there is not"),
         (Plan(1, operations=(Operation(1.0, 0, "burn", "/f"),)), "no operation 'burn'"),
+        (Plan(1, operations=(Operation(1.0, 0, "put", "f"),)), "no path of the form"),
+        (Plan(1, operations=(Operation(1.0, 0, "copy", "/f"),)), "no path of the form"),
+        (Plan(1, operations=(Operation(1.0, 0, "put", "/f", -1),)), "size below 0"),
+        (Plan(1, faults=(Fault(1.0, "reset", ("a",)),)), "too few machines"),
+        (Plan(1, faults=(Fault(1.0, "kill"),)), "too few machines"),
+        (Plan(1, faults=(Fault(-1.0, "kill", ("a",)),)), "below 0"),
+        (Plan(1, faults=(Fault(1.0, "client-death", (), 0.0, 3),)), "of a client that there is not"),
+        (Plan(1, machines=8), "1 to 7 machines"),
+        (Plan(1, clients=0), "a client at least"),
     ],
 )
 def test_a_plan_that_asks_for_more_than_is_promised_is_refused(plan: Plan, reason: str) -> None:
@@ -123,7 +132,15 @@ def test_a_plan_that_asks_for_more_than_is_promised_is_refused(plan: Plan, reaso
         plan_from_json(plan.to_json())
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"seed": 1, "weather": 2}', '{"seed": 1, "operations": [{"at": 1}]}'])
+OF_WRONG_TYPE = [
+    '{"seed": null}',
+    '{"seed": 1, "operations": ["put"]}',
+    '{"seed": 1, "faults": [{"at": "1", "kind": "kill", "machines": ["a"]}]}',
+    '{"seed": 1, "faults": [{"at": 1, "kind": "kill", "machines": "ab"}]}',
+]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"seed": 1, "weather": 2}', '{"seed": 1, "operations": [{"at": 1}]}', *OF_WRONG_TYPE])
 def test_a_file_that_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(BadPlan):
         plan_from_json(text)
@@ -156,6 +173,13 @@ def test_a_fault_that_changes_nothing_is_not_counted() -> None:
 def test_every_fault_of_the_swarm_has_somebody_to_happen_to() -> None:
     faults = [fault for seed in range(500) for fault in plan_from_seed(seed).faults]
     assert [fault for fault in faults if not fault.machines and fault.kind != "client-death"] == []
+
+
+def test_a_plan_with_a_bug_that_nobody_knows_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(Plan(1, planted="no-such-bug").to_json())
+    assert main(["--replay", str(plan)]) == 2
+    assert "no-such-bug" in capsys.readouterr().err
 
 
 def test_a_failing_plan_is_reduced_to_what_it_needs() -> None:

@@ -5,6 +5,7 @@ Exit codes: 0 nothing was violated, 1 a promise was, 2 wrong usage, 3 a worker p
 
 import argparse
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -51,6 +52,7 @@ class Usage(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    logging.getLogger("peer").addHandler(logging.NullHandler())  # nodes warn of damage that is wanted here
     parser = _parser()
     options = parser.parse_args(arguments)
     try:

@@ -456,6 +456,11 @@ def test_a_failure_is_told_with_its_plan_and_the_command_to_repeat_it(tmp_path: 
     assert "VIOLATION" in (tmp_path / "t.txt").read_text()
 
 
+def test_nodes_do_not_warn_of_what_was_done_to_them() -> None:
+    done = subprocess.run([sys.executable, "-m", "sims", "bit-rot"], capture_output=True, check=True, timeout=60)
+    assert done.stderr == b""
+
+
 def test_many_seeds_are_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seeds", "0..2", "--jobs", "2"]) == 0
     told = capsys.readouterr().out

@@ -5,7 +5,7 @@ from peer.link import Reply
 from peer.session import Session
 from protocol.identity import ChunkId, NodeId
 from protocol.manifest import chunk_matches
-from protocol.messages import ChunkGet, Request, RowFetch, RowIs
+from protocol.messages import ChunkGet, ListFetch, ListPage, Request, RowFetch, RowIs
 from protocol.paths import join
 from sims.oracles.base import Oracle
 from sims.oracles.durability import CHUNK_HEADER_BYTES
@@ -26,7 +26,14 @@ class CorruptionIsContained(Oracle):
             for key in [key for key in database.rotten if key.startswith(b"r")]:
                 folder, _, name = key[3:].decode().partition("\0")
                 partition = int.from_bytes(key[1:3], "big")
-                message = RowFetch(ASK_MILLISECONDS, partition, session.layout.cfg(partition), join(folder, name), full=False)
+                stamp = session.layout.cfg(partition)
+                listing = ListFetch(ASK_MILLISECONDS, partition, stamp, folder, "", "", full=True)
+                reply = await self._ask("judge#1", session, machine, listing)
+                if reply is not None and isinstance(reply.message, ListPage):
+                    is_in_range = not reply.message.last or name.encode() <= reply.message.last.encode()
+                    if is_in_range and all(row.path != join(folder, name) for row in reply.message.rows):
+                        raise self.violated("I25", f"{machine.name} lists {folder} without {name}; its row there is damaged")
+                message = RowFetch(ASK_MILLISECONDS, partition, stamp, join(folder, name), full=False)
                 reply = await self._ask("judge#1", session, machine, message)
                 if reply is not None and isinstance(reply.message, RowIs) and not reply.message.digest:
                     raise self.violated("I25", f"{machine.name} says that {join(folder, name)} does not exist; its row there is damaged")

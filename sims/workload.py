@@ -241,10 +241,12 @@ class Workload:
     async def _list(self, number: int, operation: Operation, client: Operations) -> str:
         began = self._now()
         try:
-            names = [entry.name async for entry in client.list(operation.path) if not entry.conflict]
+            entries = [entry async for entry in client.list(operation.path) if not entry.conflict]
         except (Unavailable, NoSuchPath) as error:
             return type(error).__name__
-        self._history.listings.append(Listing(number, operation.client, operation.path, tuple(names), began, self._now()))
+        if all(entry.path != operation.path for entry in entries):  # a file lists itself
+            names = tuple(entry.name for entry in entries)
+            self._history.listings.append(Listing(number, operation.client, operation.path, names, began, self._now()))
         return OK
 
     async def _mkdir(self, number: int, operation: Operation, client: Operations) -> str:

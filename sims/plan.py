@@ -126,6 +126,8 @@ class Plan:
         for fault in self.faults:
             if fault.kind not in FAULTS:
                 return f"there is no fault {fault.kind!r}"
+            if fault.kind == "slow-link" and fault.number < 1:
+                return f"a slow link at {fault.at} lets at least 1 byte per second pass"
             if not names.issuperset(fault.machines):
                 return f"{fault.kind} at {fault.at} is for machines that the cluster does not have"
             if len(fault.machines) < _MACHINES.get(fault.kind, 1):

@@ -80,7 +80,7 @@ operations = st.builds(
 )  # fmt: skip
 faults = st.builds(
     Fault, at=moments, kind=st.sampled_from(WITHOUT_LOSS), machines=st.permutations("abcde").map(lambda names: tuple(names[:2])),
-    seconds=st.sampled_from([0.1, 1.0, 5.0]), number=st.integers(0, 2),
+    seconds=st.sampled_from([0.1, 1.0, 5.0]), number=st.integers(1, 2),
 )  # fmt: skip
 plans = st.builds(
     Plan, seed=st.integers(0, 2**32), seconds=st.just(SHORT_SECONDS), operations=st.lists(operations, max_size=20).map(tuple),
@@ -88,7 +88,7 @@ plans = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(plans)
 def test_any_plan_within_the_budget_violates_nothing(plan: Plan) -> None:
     outcome = run_plan(plan)
@@ -114,6 +114,7 @@ def test_a_seed_stands_for_one_plan_and_neighbours_for_others() -> None:
         (Plan(1, gone=("g",)), "that the cluster does not have"),
         (Plan(1, faults=(Fault(1.0, "wipe", ("a",)),)), "not among the fragile ones"),
         (Plan(1, faults=(Fault(1.0, "flood", ("a",)),)), "no fault 'flood'"),
+        (Plan(1, faults=(Fault(1.0, "slow-link", ("a", "b")),)), "at least 1 byte"),
         (Plan(1, operations=(Operation(1.0, 7, "put", "/f"),)), "by a client that there is not"),
         (Plan(1, operations=(Operation(1.0, 0, "burn", "/f"),)), "no operation 'burn'"),
         (Plan(1, operations=(Operation(1.0, 0, "put", "f"),)), "no path of the form"),
@@ -184,7 +185,7 @@ def test_a_plan_with_a_bug_that_nobody_knows_is_refused(tmp_path: Path, capsys: 
 
 def test_a_failing_plan_is_reduced_to_what_it_needs() -> None:
     plan = next(plan for plan in (plan_from_seed(seed, planted="dots-reissued") for seed in range(50)) if run_plan(plan).violation)
-    small = reduced(plan, runs_max=40)
+    small = reduced(plan, runs_max=20)
     assert run_plan(small).violation is not None
     assert len(small.operations) < len(plan.operations) / 4
     assert len(small.faults) <= len(plan.faults)
@@ -311,7 +312,7 @@ def test_a_listing_has_the_folders_of_what_is_there(folder: str, names: tuple[st
 
 
 def test_a_seed_does_the_same_here_and_in_another_process_under_another_hash_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--check-determinism", "--seeds", "0..3"]) == 0
+    assert main(["--check-determinism", "--seeds", "0..2"]) == 0
     assert "no difference" in capsys.readouterr().out
 
 

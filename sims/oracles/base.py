@@ -17,6 +17,10 @@ class Violation(AssertionError):
         self.text = text
         self.at = at
 
+    def __reduce__(self) -> tuple[type["Violation"], tuple[str, str, float]]:
+        """Let it travel from a worker process."""
+        return Violation, (self.invariant, self.text, self.at)
+
 
 class Oracle:
     """One judge. It overrides what it needs."""

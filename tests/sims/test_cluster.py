@@ -16,7 +16,7 @@ from protocol.manifest import KIB
 from sims.world import World
 
 NAMES = ("a", "b", "c", "d", "e")
-SEEDS = range(int(os.environ.get("SHOAL_SEEDS", "9")))
+SEEDS = range(int(os.environ.get("SHOAL_SEEDS", "3")))
 """`make sim` runs a hundred."""
 FEW_SEEDS = SEEDS[: len(SEEDS) // 3]
 

@@ -11,7 +11,7 @@ from protocol.messages import Role
 from sims.world import World
 
 NAMES = ("a", "b", "c", "d", "e")
-SEEDS = range(int(os.environ.get("SHOAL_SEEDS", "9")) // 3)
+SEEDS = range(int(os.environ.get("SHOAL_SEEDS", "3")) // 3)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

@@ -10,7 +10,7 @@ from sims.planted import planted
 from sims.run import run_scenario
 from sims.scenarios import scenarios
 
-SEEDS = range(int(os.environ.get("SHOAL_SEEDS", "9")) // 3)
+SEEDS = range(int(os.environ.get("SHOAL_SEEDS", "3")) // 3)
 CAUGHT = {
     "all-nodes-restart": "dots-reissued",
     "bit-rot": "corrupt-chunk-served",

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -88,7 +89,7 @@ plans = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(plans)
 def test_any_plan_within_the_budget_violates_nothing(plan: Plan) -> None:
     outcome = run_plan(plan)
@@ -460,6 +461,11 @@ def test_a_failure_is_told_with_its_plan_and_the_command_to_repeat_it(tmp_path: 
 def test_nodes_do_not_warn_of_what_was_done_to_them() -> None:
     done = subprocess.run([sys.executable, "-m", "sims", "bit-rot"], capture_output=True, check=True, timeout=60)
     assert done.stderr == b""
+
+
+def test_a_violation_travels_from_a_worker() -> None:
+    violation = pickle.loads(pickle.dumps(Violation("I2", "two copies", 3.5)))
+    assert (violation.invariant, violation.text, violation.at) == ("I2", "two copies", 3.5)
 
 
 def test_many_seeds_are_summed_up(capsys: pytest.CaptureFixture[str]) -> None:

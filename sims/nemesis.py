@@ -13,6 +13,7 @@ from peer.errors import ConnectFailed, StorageFailed
 from protocol.hashing import plain_hash
 from protocol.identity import node_id_of
 from sims.disk import TOTAL_BYTES
+from sims.garbage import GARBAGE, GarbageSender
 from sims.network import SimNetwork
 from sims.oracles import Violation
 from sims.plan import DAMAGING, Fault, Plan
@@ -23,13 +24,6 @@ FULL_DISK_BYTES = 1
 STORM_UP_SECONDS = 0.3
 GARBAGE_SECONDS = 2.0
 """A node says no to what cannot be a frame as soon as it sees it, long before it misses a hello."""
-GARBAGE = (
-    b"\x94\xce\x7f\xff\xff\xff\xce\x00\x00\x00\x00",  # a header of 2 GiB
-    b"\x94\xce\x00\x00\x00\x10\xce\xff\xff\xff\xff",  # a payload of 4 GiB
-    b"GET / HTTP/1.1\r\nHost: shoal\r\n\r\n",
-    b"\xc1",
-)
-"""What a stranger begins with: an array of four with lengths that no limit allows, another protocol, noise."""
 
 
 class Nemesis:
@@ -257,7 +251,7 @@ class Nemesis:
         """Send bytes that no node would send. Whoever took them for a frame would wait for more of it, and keep the connection."""
         host = f"garbage{number}#1"
         network = SimNetwork(self._world.lan, host, node_id_of(plain_hash(host.encode())))
-        sender = _Sender()
+        sender = GarbageSender()
 
         async def send() -> None:
             try:
@@ -329,23 +323,3 @@ class Nemesis:
             await self._world.start(name)
         except StorageFailed:
             self._stopped(name)
-
-
-class _Sender(asyncio.BufferedProtocol):
-    """A connection whose own side wants nothing but to send."""
-
-    transport: asyncio.Transport
-    is_connected = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        self.is_connected = True
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return bytearray(65_536)
-
-    def buffer_updated(self, nbytes: int) -> None: ...
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_connected = False

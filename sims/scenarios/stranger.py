@@ -8,37 +8,13 @@ import asyncio
 
 from protocol.hashing import plain_hash
 from protocol.identity import node_id_of
+from sims.garbage import GARBAGE, GarbageSender
 from sims.network import SimNetwork
 from sims.scenarios._common import NAMES, cut_off
 from sims.world import PORT, World
 
-BEGINNINGS = (
-    b"\x94\xce\x7f\xff\xff\xff\xce\x00\x00\x00\x00",  # a header of 2 GiB
-    b"\x94\xce\x00\x00\x00\x10\xce\xff\xff\xff\xff",  # a payload of 4 GiB
-    b"GET / HTTP/1.1\r\nHost: shoal\r\n\r\n",
-    b"",
-)
 PATIENCE_SECONDS = 4.0
 """Whoever believed a length would wait for the rest, and for a hello at least."""
-
-
-class _Sender(asyncio.BufferedProtocol):
-    """A connection whose own side wants nothing but to send."""
-
-    is_connected = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        self.is_connected = True
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return bytearray(65_536)
-
-    def buffer_updated(self, nbytes: int) -> None: ...
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_connected = False
 
 
 async def story(world: World) -> None:
@@ -57,10 +33,10 @@ async def story(world: World) -> None:
 
     async def send(number: int) -> None:
         await asyncio.sleep(random.uniform(0.0, 10.0))
-        host, sender, name = f"garbage{number}#1", _Sender(), random.choice(names)
+        host, sender, name = f"garbage{number}#1", GarbageSender(), random.choice(names)
         network = SimNetwork(world.lan, host, node_id_of(plain_hash(host.encode())))
         await world.on(host, lambda: network.connect(f"{name}:{PORT}", lambda _: sender, timeout_seconds=5.0))
-        garbage = random.choice(BEGINNINGS) + random.randbytes(random.randrange(16, 64))
+        garbage = random.choice(GARBAGE) + random.randbytes(random.randrange(16, 64))
         while garbage and sender.is_connected:
             count = random.randrange(1, len(garbage) + 1)
             sender.transport.write(garbage[:count])

@@ -5,17 +5,15 @@ The seed chooses every order, delay, torn write and crash moment. A failing seed
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from random import Random
 
 import pytest
 
-from peer.errors import OutcomeUnknown, Unavailable
 from peer.files.operations import Operations
 from protocol.manifest import KIB
+from sims.scenarios._common import NAMES, again
 from sims.world import World
 
-NAMES = ("a", "b", "c", "d", "e")
 SEEDS = range(int(os.environ.get("SHOAL_SEEDS", "3")))
 """`make sim` runs a hundred."""
 FEW_SEEDS = SEEDS[: len(SEEDS) // 3]
@@ -23,19 +21,6 @@ FEW_SEEDS = SEEDS[: len(SEEDS) // 3]
 
 async def names_in(client: Operations, folder: str) -> list[str]:
     return [entry.name async for entry in client.list(folder)]
-
-
-async def again(work: Callable[[], Awaitable[object]], seconds: float = 60.0) -> object:
-    """Do what a user does who is told that the cluster is not available now: try again."""
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + seconds
-    while True:
-        try:
-            return await work()
-        except (Unavailable, OutcomeUnknown):
-            if loop.time() >= give_up_at:
-                raise
-            await asyncio.sleep(0.5)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

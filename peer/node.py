@@ -60,6 +60,7 @@ from protocol.messages import (
 
 PROTOCOL_VERSION = 1
 ANNOUNCE_TIMEOUT_SECONDS = 5.0
+CATCH_UP_AGAIN_SECONDS = 1.0
 NOTICES_MAX = 16
 SLOW_ANSWER_SECONDS = 3.0
 """A simulated answer that is slow: longer than anybody waits for one before he asks others."""
@@ -125,7 +126,7 @@ class Node:
         self._notices: list[str] = []
         self._foreign: set[bytes] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._announced: dict[NodeId, LayoutAnnounce] = {}
+        self._heard: dict[NodeId, tuple[bytes, int]] = {}
         self._members_told = 0
         self._capacity_bytes = config.capacity_bytes
         self._stopping = False
@@ -344,7 +345,7 @@ class Node:
             case PartitionPull():
                 return await self.row_service.pull(request)
             case LayoutAnnounce():
-                self._take_announcement(peer, request)
+                self._spawn(self._hear_of_layout(peer, request.cluster_id, request.version))
                 return Done()
             case SyncReport():
                 self.decider.take_report(peer.node_id, request.version, unpack_partitions(request.partitions))
@@ -421,44 +422,53 @@ class Node:
         peers = [peer.node_id for peer in self.links.peers() if peer.role is Role.MEMBER]
         await asyncio.gather(*(self._tell(node_id, message) for node_id in peers))
 
-    async def _tell(self, node_id: NodeId, message: Request) -> None:
-        try:
-            await self.links.request(node_id, message, timeout_seconds=ANNOUNCE_TIMEOUT_SECONDS)
-        except (LinkLost, RequestFailed, TimeoutError) as error:
-            log.debug("%s hears of the layout later: %s", short(node_id), error)
+    async def _tell(self, node_id: NodeId, message: LayoutAnnounce) -> None:
+        """Tell a peer of the layout in force, until it knows, is gone (its next link says it anew), or the next layout is told."""
+        while message.version == self.layouts.version and self.links.peer(node_id) is not None:
+            try:
+                await self.links.request(node_id, message, timeout_seconds=ANNOUNCE_TIMEOUT_SECONDS)
+                return
+            except (LinkLost, RequestFailed, TimeoutError) as error:
+                log.debug("%s hears of the layout later: %s", short(node_id), error)
+                await asyncio.sleep(CATCH_UP_AGAIN_SECONDS)
 
     async def _greet(self, peer: Hello) -> None:
         await self.system.remember_peer(peer.node_id, peer.name, peer.addresses)
         await self._hear_of_layout(peer, peer.cluster_id, peer.layout_version)
         await self.explorer.exchange(peer.node_id)
 
-    def _take_announcement(self, peer: Hello, announcement: LayoutAnnounce) -> None:
-        """Deal with the announcements of a peer one at a time: of those that come meanwhile the last one counts."""
-        is_busy = peer.node_id in self._announced
-        self._announced[peer.node_id] = announcement
-        if not is_busy:
-            self._spawn(self._hear_announcements(peer))
-
-    async def _hear_announcements(self, peer: Hello) -> None:
-        heard = None
-        while heard is not (announced := self._announced[peer.node_id]):
-            heard = announced
-            await self._hear_of_layout(peer, announced.cluster_id, announced.version)
-        del self._announced[peer.node_id]
-
     async def _hear_of_layout(self, peer: Hello, cluster_id: bytes, version: int) -> None:
-        """A peer has a layout: catch up if it is ours, join if it names this node, refuse if it is foreign."""
+        """A peer has a layout. What came of one peer is dealt with one after another: of what it says meanwhile the last counts.
+
+        A peer says it once, so whatever fails is tried again for as long as it is connected.
+        """
+        is_busy = peer.node_id in self._heard
+        self._heard[peer.node_id] = (cluster_id, version)
+        done = None
+        while not is_busy and done != (heard := self._heard[peer.node_id]):
+            try:
+                await self._follow(peer, *heard)
+                done = heard
+            except (LinkLost, RequestFailed, TimeoutError, Unavailable, RemoteProtocolError) as error:
+                log.debug("layout version %d of %s has to wait: %s", heard[1], short(peer.node_id), error)
+                if self.links.peer(peer.node_id) is None:
+                    break
+                await asyncio.sleep(CATCH_UP_AGAIN_SECONDS)
+        if not is_busy:
+            del self._heard[peer.node_id]
+
+    async def _follow(self, peer: Hello, cluster_id: bytes, version: int) -> None:
+        """Catch up with the layout of a peer if it is ours, join if it names this node, refuse it if it is foreign."""
+        if self.layouts.current is None and version:
+            await self.layouts.join(peer.node_id)
         layout = self.layouts.current
-        try:
-            if layout is None and version:
-                await self.layouts.join(peer.node_id)
-            elif layout is not None and version and cluster_id != layout.cluster_id:
-                self._tell_foreign(peer, cluster_id, layout)
-                self.links.close_peers([peer.node_id], CloseCode.FOREIGN_CLUSTER, "another cluster of the same key")
-            elif layout is not None and version > layout.version:
-                await self.layouts.catch_up(version)
-        except (LinkLost, RequestFailed, TimeoutError, Unavailable, RemoteProtocolError) as error:
-            log.debug("layout version %d of %s has to wait: %s", version, short(peer.node_id), error)
+        if layout is None or not version:
+            return
+        if cluster_id != layout.cluster_id:
+            self._tell_foreign(peer, cluster_id, layout)
+            self.links.close_peers([peer.node_id], CloseCode.FOREIGN_CLUSTER, "another cluster of the same key")
+        else:
+            await self.layouts.catch_up(version)
 
     def _tell_foreign(self, peer: Hello, cluster_id: bytes, layout: Layout) -> None:
         """Say once for each cluster that another one is on the network, however many nodes of it are met."""

@@ -88,6 +88,8 @@ class History:
     """All operations of one run."""
 
     writes: list[Write] = field(default_factory=list)
+    folder_removals: list[Write] = field(default_factory=list)
+    """Each means that its folder may have been absent at any moment until it ended, whatever came of it."""
     reads: list[Seen] = field(default_factory=list)
     listings: list[Listing] = field(default_factory=list)
     finals: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -25,7 +25,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "disk": ("write", "rename", "unlink"),
     "durable": ("sync", "sync-folder", "commit"),
     "damage": ("read-error", "sync-error", "misdirected", "rotten", "unreadable", "torn"),
-    "operation": ("put", "get", "remove", "list", "stat", "copy", "move", "mkdir", "done"),
+    "operation": ("put", "get", "remove", "list", "stat", "copy", "move", "mkdir", "rmdir", "done"),
 }
 """How the kinds of events are drawn."""
 LASTING: Final = ("partition", "bridge", "one-way", "swizzle", "slow-link", "slow-disk", "full-disk", "lying-disk")

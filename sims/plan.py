@@ -18,7 +18,7 @@ NAMES: Final = ("a", "b", "c", "d", "e", "f", "g")
 LOSSES_MAX: Final = 2
 """So many machines may lose or damage what they have stored, or be gone for good, and nothing may be lost: R-1."""
 
-OPERATIONS: Final = ("put", "get", "remove", "list", "stat", "copy", "move", "mkdir")
+OPERATIONS: Final = ("put", "get", "remove", "list", "stat", "copy", "move", "mkdir", "rmdir")
 FAULTS: Final[Mapping[str, str]] = {
     "power-cut": "the machine loses its power; whoever is connected sees a reset",
     "silent-power-cut": "the machine loses its power; nobody is told",
@@ -212,6 +212,9 @@ LOOKED_AT_SHARE: Final = 0.3
 LOOKED_AT_SECONDS: Final = 1.5
 LARGE_SHARE: Final = 0.4
 """Most files are small."""
+FOLDER_LIFE_SHARE: Final = 0.04
+FOLDER_LIFE_SECONDS: Final = 0.6
+"""After so many of the operations a folder is made, filled and removed by different clients, all within so long."""
 FOUNDING_SHARE: Final = 0.05
 DAMAGE_SHARE: Final = 0.5
 """In so many runs disks do worse than to lose power."""
@@ -293,7 +296,7 @@ def _fault(random: Random, at: float, mood: _Mood, names: tuple[str, ...], clien
 def _operations(random: Random, clients: int, seconds: float) -> tuple[Operation, ...]:
     folders = ["", "/d1", "/d2", "/d1/deep"][: random.randint(1, 4)]
     names = [f"{random.choice(folders)}/f{index}" for index in range(random.choice((3, 10, 30)))]
-    weights = [random.choice(choice) for choice in ((4, 8), (6,), (0, 1, 3), (0, 1, 2), (1,), (0, 1), (0, 1), (0.3,))]
+    weights = [random.choice(choice) for choice in ((4, 8), (6,), (0, 1, 3), (0, 1, 2), (1,), (0, 1), (0, 1), (0.3,), (0,))]
     rate = OPERATIONS_PER_SECOND * random.choice((0.5, 1.0, 1.0, 1.0, 1.5))
     operations: list[Operation] = []
     at = 0.0
@@ -319,6 +322,17 @@ def _operations(random: Random, clients: int, seconds: float) -> tuple[Operation
             looks = [Operation(round(at + moment, 3), random.randrange(clients), "get", path) for moment in moments]
             operations += [look for look in looks if look.at < seconds]
             at += len(looks) / rate
+        if random.random() < FOLDER_LIFE_SHARE:
+            life = _folder_life(random, at, f"/g{len(operations)}", clients)
+            operations += [each for each in life if each.at < seconds]
+            at += len(life) / rate
+
+
+def _folder_life(random: Random, at: float, folder: str, clients: int) -> list[Operation]:
+    """Return the operations that make a folder, put something into it and remove it, in a random order."""
+    kinds = (("mkdir", folder), ("put", f"{folder}/f"), ("rmdir", folder), ("rmdir", folder), ("list", "/"))
+    moments = [round(at + random.uniform(0.0, FOLDER_LIFE_SECONDS), 3) for _ in kinds]
+    return [Operation(moment, random.randrange(clients), kind, path) for moment, (kind, path) in zip(moments, kinds, strict=True)]
 
 
 def without(plan: Plan, *, operations: set[int] | None = None, faults: set[int] | None = None) -> Plan:

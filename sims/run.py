@@ -13,8 +13,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from random import Random
 
+from peer.config import SWEEP_SECONDS
 from peer.errors import DataLost, NoSuchPath, ShoalError
 from peer.files.operations import Operations
+from protocol.paths import ROOT, ancestors
 from sims.faults import RarePaths
 from sims.formed import switch_on
 from sims.history import OK, History, digest_of
@@ -33,7 +35,8 @@ RECOVERY_SECONDS = 30.0
 """After everything is mended the cluster has so long until it has to serve without a fault."""
 ANSWER_SECONDS = 10.0
 """Then every operation ends within this time (I27)."""
-QUIET_SECONDS = 20.0
+QUIET_SECONDS = 2 * SWEEP_SECONDS + 10.0
+"""Each node has gone through its chunks by then, at a time when all others were up and nobody else asked anything of them."""
 AFTERLIFE_SECONDS = 600.0
 PROBES = 6
 PROBE_NUMBER = 10_000
@@ -194,6 +197,12 @@ class _Run:
         client = Operations(await self._world.session("reader#1", *(n for n in self._plan.names if n not in self._plan.gone)))
         for path in self._history.paths():
             self._history.finals[path] = await self._in_time(f"the last look at {path}", self._versions(client, path))
+        there = [path for path, versions in self._history.finals.items() if versions]
+        for folder in sorted({ROOT, *(folder for path in there for folder in ancestors(path))}):
+            listing = Operation(0.0, 0, "list", folder)
+            result = await self._in_time(f"the last listing of {folder}", self._workload.carry_out(PROBE_NUMBER + PROBES, listing))
+            if result not in (OK, "NoSuchPath"):
+                raise Violation("I27", f"{folder} cannot be listed, though everything is mended: {result}", self._world.loop.time())
         await asyncio.sleep(QUIET_SECONDS)
         for oracle in self._oracles:
             await oracle.finish()

@@ -59,6 +59,7 @@ KINDS: Final[Mapping[str, str]] = {
     "copy": "a client copies a file",
     "move": "a client moves a file",
     "mkdir": "a client makes a folder",
+    "rmdir": "a client removes a folder that should be empty",
     "done": "an operation of a client has ended, and how",
 }
 """Every kind of event, and what it is. There are no others."""

@@ -256,6 +256,19 @@ class Workload:
             return type(error).__name__
         return OK
 
+    async def _rmdir(self, number: int, operation: Operation, client: Operations) -> str:
+        removal = Write(number, operation.client, operation.path, ABSENT, self._now())
+        self._history.folder_removals.append(removal)
+        try:
+            await client.remove(operation.path)
+        except OutcomeUnknown:
+            return UNKNOWN
+        except ShoalError as error:
+            removal.ends(self._now(), OK)  # it may have been gone for a moment: who removes looks once more afterwards
+            return type(error).__name__
+        removal.ends(self._now(), OK)
+        return OK
+
     def _write(self, number: int, operation: Operation, path: str, digest: str | None) -> Write:
         write = Write(number, operation.client, path, digest, self._now())
         self._history.writes.append(write)

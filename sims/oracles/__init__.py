@@ -7,6 +7,7 @@ and never ask a node what it believes of itself. A judge raises `Violation`.
 from sims.oracles.base import Oracle, Violation
 from sims.oracles.bounds import Bounds
 from sims.oracles.durability import AckIsDurable, DotsAreUnique, RowsTravelWhole
+from sims.oracles.homes import ChunksAreHome
 from sims.oracles.integrity import CorruptionIsContained
 from sims.oracles.register import (
     AppliedOnce,
@@ -33,5 +34,6 @@ def all_oracles() -> list[Oracle]:
         ListingIsComplete(),
         NothingIsLost(),
         AppliedOnce(),
+        ChunksAreHome(),
         CorruptionIsContained(),
     ]

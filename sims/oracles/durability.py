@@ -4,17 +4,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from protocol.identity import NodeId, short
-from protocol.manifest import ChunkTag, chunk_bytes_for, chunk_id_of
 from protocol.paths import name_of, parent_of
 from protocol.versions import Row
 from sims.history import ABSENT, Write
 from sims.oracles.base import Oracle
-from sims.oracles.rows import is_rotten, rows_of, what_is_missing
+from sims.oracles.disks import chunks_of, has_chunk, is_rotten, rows_of, what_is_missing
 from sims.world import Machine
 
 REPLICATION = 3
-CHUNK_HEADER_BYTES = 64
-INLINE_BYTES_MAX = 65_536
 
 
 class AckIsDurable(Oracle):
@@ -31,8 +28,8 @@ class AckIsDurable(Oracle):
                 "I19", f"write {write.number} of {write.path} was acknowledged with its row on {rows} disks, and a majority is {majority}"
             )
         copies = rows
-        if write.digest not in (ABSENT, None) and write.size > INLINE_BYTES_MAX:
-            copies = min(copies, *self._chunk_copies(write))
+        if write.digest not in (ABSENT, None):
+            copies = min((copies, *self._chunk_copies(write)))
         if copies < needed or copies < write.copies:
             raise self.violated(
                 "I2",
@@ -44,22 +41,8 @@ class AckIsDurable(Oracle):
         return machine.name in self.plan.fragile and machine.lossy_at >= write.began
 
     def _chunk_copies(self, write: Write) -> Iterator[int]:
-        content = self.history.contents[write.digest or ""]
-        step = chunk_bytes_for(len(content))
-        for begin in range(0, len(content), step):
-            chunk = content[begin : begin + step]
-            chunk_id = chunk_id_of(ChunkTag.DATA, chunk)
-            path = f"c/{chunk_id[1]:02x}/{chunk_id.hex()}"
-            yield sum(
-                self._may_have_lost(machine, write) or self._has_chunk(machine, path, chunk) for machine in self.world.machines.values()
-            )
-
-    def _has_chunk(self, machine: Machine, path: str, chunk: bytes) -> bool:
-        disk = machine.storage.state
-        if disk.has_lied:
-            return path in disk.names or path in disk.durable_names
-        file = disk.durable_names.get(path)
-        return file is not None and (id(file) in disk.damaged or file.durable[CHUNK_HEADER_BYTES:] == chunk)
+        for chunk in chunks_of(self.history.contents[write.digest or ""]):
+            yield sum(self._may_have_lost(machine, write) or has_chunk(machine, chunk) for machine in self.world.machines.values())
 
     def _has_row(self, machine: Machine, write: Write) -> bool:
         end = parent_of(write.path).encode() + b"\0" + name_of(write.path).encode()

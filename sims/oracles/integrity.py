@@ -8,8 +8,7 @@ from protocol.manifest import chunk_matches
 from protocol.messages import ChunkGet, ListFetch, ListPage, Request, RowFetch, RowIs
 from protocol.paths import join
 from sims.oracles.base import Oracle
-from sims.oracles.durability import CHUNK_HEADER_BYTES
-from sims.oracles.rows import is_rotten, rows_of
+from sims.oracles.disks import CHUNK_HEADER_BYTES, is_rotten, rows_of
 from sims.world import Machine
 
 ASK_MILLISECONDS = 10_000

@@ -147,19 +147,23 @@ class ListingIsComplete(Oracle):
                     self._check(listing, path, name_of(path) in names, who)
             known = {name_of(path) for path in self.history.paths() if parent_of(path) == listing.folder}
             folders = {path for written in self.history.paths() for path in _above(written)}
+            made = {operation.path for operation in self.plan.operations if operation.kind == "mkdir"}
             for name in names:
-                if name not in known and join(listing.folder, name) not in folders | {"/d1", "/d2", "/d3", "/d1/deep"}:
+                if name not in known and join(listing.folder, name) not in folders | made:
                     raise self.violated("I8", f"{who} has {name}, which nobody ever put")
             for write in self.history.writes:
                 self._check_folders(listing, write, who)
 
     def _check_folders(self, listing: Listing, write: Write, who: str) -> None:
-        """The folders of what has been put are there, unless somebody may have removed them."""
+        """The folders of what is visible are there: who puts looks once more, before he ends, whether they are, and so does who removes."""
         if write.is_removal or write.seen > listing.began:
             return
         for folder in _above(write.path)[:-1]:
             is_missing = parent_of(folder) == listing.folder and name_of(folder) not in listing.names
-            if is_missing and not any(each.is_removal and each.may_be_effective for each in self.history.of(folder)):
+            removals = [each for each in self.history.folder_removals if each.path == folder]
+            if is_missing and not any(
+                each.began <= listing.ended and max(each.ended, write.ended) >= listing.began for each in removals
+            ):
                 raise self.violated("I8", f"{who} lacks {folder}, in which {write.path} is visible since {write.seen:.3f} s")
 
     def _check(self, listing: Listing, path: str, is_listed: bool, who: str) -> None:

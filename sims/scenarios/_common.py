@@ -1,7 +1,7 @@
 """What several stories do: a person who tries again, looks at everything through every node, and reads the disks from outside."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from peer.errors import LinkLost, NoSuchPath, OutcomeUnknown, RequestFailed, Unavailable
@@ -9,10 +9,10 @@ from peer.files.entries import PutResult
 from peer.files.operations import Operations
 from protocol.hashing import Buffer
 from protocol.identity import ChunkId
-from protocol.manifest import ChunkTag, chunk_bytes_for, chunk_id_of
+from protocol.manifest import ChunkTag, chunk_id_of
 from protocol.messages import ChunkGet
 from sims.network import machine_of
-from sims.oracles.durability import CHUNK_HEADER_BYTES, INLINE_BYTES_MAX
+from sims.oracles.disks import CHUNK_HEADER_BYTES, chunks_of
 from sims.world import World
 
 T = TypeVar("T")
@@ -112,12 +112,10 @@ def pairs_between(world: World, names: Sequence[str]) -> list[tuple[str, str]]:
     return [(one, other) for one in names for other in others]
 
 
-def _chunks(content: bytes) -> Iterator[tuple[ChunkId, Buffer]]:
-    assert len(content) > INLINE_BYTES_MAX, "what is so small lies in its row"
-    step = chunk_bytes_for(len(content))
-    for begin in range(0, len(content), step):
-        chunk = content[begin : begin + step]
-        yield chunk_id_of(ChunkTag.DATA, chunk), chunk
+def _chunks(content: bytes) -> list[tuple[ChunkId, Buffer]]:
+    chunks: list[tuple[ChunkId, Buffer]] = [(chunk_id_of(ChunkTag.DATA, chunk), chunk) for chunk in chunks_of(content)]
+    assert chunks, "what is so small lies in its row"
+    return chunks
 
 
 def _is_durable(world: World, name: str, chunk_id: ChunkId, chunk: Buffer) -> bool:

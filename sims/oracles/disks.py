@@ -1,13 +1,16 @@
-"""Rows as they lie on the disks."""
+"""Rows and chunks as they lie on the disks."""
 
 from collections.abc import Iterator
 from functools import lru_cache
 
 from protocol.codec import decode_own
 from protocol.errors import RemoteProtocolError
+from protocol.limits import INLINE_BYTES_MAX
+from protocol.manifest import ChunkTag, chunk_bytes_for, chunk_id_of
 from protocol.versions import Row, covers
 from sims.world import Machine
 
+CHUNK_HEADER_BYTES = 64
 VALUE_HEADER_BYTES = 9
 """Version and checksum before each value."""
 
@@ -31,6 +34,26 @@ def _decoded(value: bytes) -> Row | None:
 def is_rotten(machine: Machine, key: bytes) -> bool:
     """Return whether the disk has changed what is under a key."""
     return key in machine.storage.databases["ns"].rotten
+
+
+def chunks_of(content: bytes) -> Iterator[bytes]:
+    """Yield what of a content is stored as chunks: nothing if it is small enough to lie in the row."""
+    if len(content) <= INLINE_BYTES_MAX:
+        return
+    step = chunk_bytes_for(len(content))
+    for begin in range(0, len(content), step):
+        yield content[begin : begin + step]
+
+
+def has_chunk(machine: Machine, chunk: bytes) -> bool:
+    """Return whether a machine has a chunk durably, or had it until its disk changed it."""
+    chunk_id = chunk_id_of(ChunkTag.DATA, chunk)
+    path = f"c/{chunk_id[1]:02x}/{chunk_id.hex()}"
+    disk = machine.storage.state
+    if disk.has_lied:
+        return path in disk.names or path in disk.durable_names
+    file = disk.durable_names.get(path)
+    return file is not None and (id(file) in disk.damaged or file.durable[CHUNK_HEADER_BYTES:] == chunk)
 
 
 def what_is_missing(whole: Row, other: Row) -> str | None:

@@ -25,7 +25,7 @@ from sims.oracles import Violation
 from sims.picture import picture
 from sims.plan import FAULTS, BadPlan, Plan, plan_from_json, plan_from_seed
 from sims.planted import BUGS
-from sims.reduce import reduced
+from sims.reduce import fails_under, reduced
 from sims.run import Outcome, run_plan, run_scenario
 from sims.scenarios import Scenario, scenarios
 from sims.summary import Summary
@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 LAST_EVENTS = 60
 PLANTED_SEEDS = 2000
+MICRO_SEEDS = 5
+"""A plan of a planted bug is kept if it is found under most of so many seeds."""
 
 
 class Usage(Exception):
@@ -226,14 +228,14 @@ def _swarm(seeds: range, options: argparse.Namespace) -> int:
     return int(bool(failed))
 
 
-def _keep(folder: Path, name: str, plan: Plan) -> Path:
+def _keep(folder: Path, name: str, plan: Plan, micro_seeds: int = 1) -> Path:
     """Reduce a plan that fails, write what is left to a file in `folder`, and return its path."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Usage(f"{folder}: {error.strerror}") from None
     path = folder / f"{name}.json"
-    _write(path, reduced(plan).to_json())
+    _write(path, reduced(plan, micro_seeds=micro_seeds).to_json())
     return path
 
 
@@ -288,16 +290,24 @@ def _planted(name: str, seeds: range, options: argparse.Namespace) -> int:
 
 
 def _find(work: tuple[str, range, Path | None]) -> tuple[int, str] | None:
-    """Return how many seeds it took to find a bug, and which invariant was violated; None if nobody noticed."""
+    """Return how many seeds it took to find a bug, and which invariant was violated; None if nobody noticed.
+
+    A plan that is to be kept does not hang on the luck of its seed: the code will change, and with it what a seed means.
+    """
     name, seeds, folder = work
+    found = None
     for count, seed in enumerate(seeds, 1):
         plan = plan_from_seed(seed, machines=BUGS[name].machines, planted=name)
         violation = run_plan(plan).violation
-        if violation is not None:
-            if folder is not None:
-                _keep(folder, name, plan)
-            return count, violation.invariant
-    return None
+        if violation is None:
+            continue
+        found = found or (count, violation.invariant)
+        if folder is None:
+            break
+        if fails_under(plan, MICRO_SEEDS, violation.invariant) * 2 > MICRO_SEEDS:
+            _keep(folder, name, plan, MICRO_SEEDS)
+            break
+    return found
 
 
 # -- determinism ---------------------------------------------------------------

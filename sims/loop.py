@@ -120,42 +120,42 @@ class SimLoop(asyncio.AbstractEventLoop):
         gc.disable()  # a cycle that is collected runs what it runs at a moment of the collector's choosing
         try:
             task = self.create_task(main)
-            limit = int(seconds_max * NANOSECONDS)
-            while not task.done():
-                self._step(limit)
+            self._run_until(task.done, int(seconds_max * NANOSECONDS))
             return task.result()
         finally:
             events._set_running_loop(previous)
             if collects:
                 gc.enable()
 
-    def _step(self, limit: int) -> None:
-        runnable = self._runnable
-        if not runnable:
-            self._advance(limit)
-            return
-        index = int(self._random.random() * len(runnable)) if len(runnable) > 1 else 0
-        host = runnable[index]
-        queue = host.queue
-        handle = queue.popleft()
-        if not queue:
-            host.is_listed = False
-            last = runnable.pop()
-            if last is not host:
-                runnable[index] = last
-        if handle._cancelled:
-            return
-        self.steps += 1
-        self._steps_now += 1
-        self.fingerprint = hash((self.fingerprint, self._now, host.number))
-        if self.on_step is not None:
-            self.on_step(self._now, host.name)
-        if self._steps_now > STEPS_AT_ONE_INSTANT_MAX:
-            raise Livelock(f"{STEPS_AT_ONE_INSTANT_MAX} steps at {self._seconds:.6f} s, the last of them {handle!r}")
-        try:
-            handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
-        except Exception as error:  # noqa: BLE001  # as every loop does: it is told, and the loop goes on
-            self.call_exception_handler({"message": f"exception in callback {handle!r}", "exception": error, "handle": handle})
+    def _run_until(self, is_done: Callable[[], bool], limit: int) -> None:
+        """Take step after step. Every run is made of millions: what is looked up here is looked up once."""
+        runnable, draw = self._runnable, self._random.random
+        while not is_done():
+            if not runnable:
+                self._advance(limit)
+                continue
+            index = int(draw() * len(runnable)) if len(runnable) > 1 else 0
+            host = runnable[index]
+            queue = host.queue
+            handle = queue.popleft()
+            if not queue:
+                host.is_listed = False
+                last = runnable.pop()
+                if last is not host:
+                    runnable[index] = last
+            if handle._cancelled:
+                continue
+            self.steps += 1
+            self._steps_now += 1
+            self.fingerprint = hash((self.fingerprint, self._now, host.number))
+            if self.on_step is not None:
+                self.on_step(self._now, host.name)
+            if self._steps_now > STEPS_AT_ONE_INSTANT_MAX:
+                raise Livelock(f"{STEPS_AT_ONE_INSTANT_MAX} steps at {self._seconds:.6f} s, the last of them {handle!r}")
+            try:
+                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]  # what a loop does with a handle
+            except Exception as error:  # noqa: BLE001  # as every loop does: it is told, and the loop goes on
+                self.call_exception_handler({"message": f"exception in callback {handle!r}", "exception": error, "handle": handle})
 
     def _advance(self, limit: int) -> None:
         timers = self._timers
@@ -243,11 +243,13 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._runnable.remove(host)
 
     def _enqueue(self, handle: asyncio.Handle) -> None:
-        host = self._host(handle._context.get(_host, WORLD))  # type: ignore[attr-defined]
+        name = handle._context.get(_host, WORLD)  # type: ignore[attr-defined]  # a handle runs in its context, on the host of that
+        host = self._hosts.get(name) or self._host(name)
         if not host.is_dead and not self._closed:
             host.queue.append(handle)
-            if not host.is_listed:
-                self._list(host)
+            if not host.is_listed and not host.is_paused:
+                host.is_listed = True
+                self._runnable.append(host)
 
     # -- what asyncio asks of a loop -----------------------------------------
 

@@ -10,8 +10,13 @@ from sims.run import run_plan
 RUNS_MAX = 60
 
 
-def reduced(plan: Plan, *, runs_max: int = RUNS_MAX, on_step: Callable[[Plan], None] = lambda plan: None) -> Plan:
-    """Return a smaller plan that violates the same invariant, found in at most `runs_max` runs."""
+def reduced(
+    plan: Plan, *, runs_max: int = RUNS_MAX, micro_seeds: int = 1, on_step: Callable[[Plan], None] = lambda plan: None
+) -> Plan:
+    """Return a smaller plan that violates the same invariant, found in at most `runs_max` tries.
+
+    With `micro_seeds` it does so under most of so many seeds, its own and those that follow: then it does not hang on the luck of one.
+    """
     first = run_plan(plan).violation
     assert first is not None, "the plan violates nothing"
     invariant = first.invariant
@@ -20,8 +25,7 @@ def reduced(plan: Plan, *, runs_max: int = RUNS_MAX, on_step: Callable[[Plan], N
     def fails(candidate: Plan) -> bool:
         nonlocal left
         left -= 1
-        violation = run_plan(candidate).violation
-        return violation is not None and violation.invariant == invariant
+        return fails_under(candidate, micro_seeds, invariant) * 2 > micro_seeds
 
     early = _until(plan, first.at)
     if fails(early):
@@ -43,6 +47,12 @@ def reduced(plan: Plan, *, runs_max: int = RUNS_MAX, on_step: Callable[[Plan], N
         if candidate != plan and left > 0 and fails(candidate):
             plan = candidate
     return plan
+
+
+def fails_under(plan: Plan, micro_seeds: int, invariant: str) -> int:
+    """Return under how many seeds, the plan's own and those that follow, it violates an invariant."""
+    violations = (run_plan(replace(plan, seed=plan.seed + number)).violation for number in range(micro_seeds))
+    return sum(violation is not None and violation.invariant == invariant for violation in violations)
 
 
 def _until(plan: Plan, at: float) -> Plan:

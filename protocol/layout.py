@@ -10,7 +10,10 @@ partitions that change at once: it is joint as a whole, and a partition is joint
 `cfg[p]` is the version at which the state of p last changed. Every namespace request carries it as its stamp, and a replica
 serves only the stamp that is its own: that is the fence (rule F) that makes arbitrarily stale coordinators harmless.
 
-Owns the record, its validity, and the three transitions. Knows nothing of who decides one, nor of time.
+The voters of a record are those who agree on the next one (`protocol.paxos`). A newcomer has no vote while anything moves: the voters
+of a joint record are those of the record before. Else a laptop that is let in and closes its lid would stop a cluster of one for good.
+
+Owns the record, its validity, the three transitions and the choice of voters. Knows nothing of how one is agreed on, nor of time.
 """
 
 import struct
@@ -61,7 +64,8 @@ class LayoutRecord:
     """Digest of the record before; empty in version 1."""
     part_power: U8
     replication: U8
-    founder: NodeIdField
+    voters: Annotated[tuple[NodeIdField, ...], Items(limits.VOTERS_MAX)]
+    """Who agrees on the next record. Their order means nothing."""
     members: Annotated[tuple[Member, ...], Items(limits.MEMBERS_MAX)]
     """In ascending order of id; the tables point into it."""
     old_columns: U8
@@ -233,7 +237,7 @@ def weight_of(capacity_bytes: int) -> int:
 
 
 def genesis(cluster_id: ClusterId, member: Member) -> Layout:
-    """Return version 1: everything belongs to the founder."""
+    """Return version 1: everything belongs to the founder, who is the only voter."""
     return Layout(
         LayoutRecord(
             cluster_id=cluster_id,
@@ -241,7 +245,7 @@ def genesis(cluster_id: ClusterId, member: Member) -> Layout:
             parent=b"",
             part_power=limits.PART_POWER,
             replication=REPLICATION,
-            founder=member.node_id,
+            voters=(member.node_id,),
             members=(member,),
             old_columns=1,
             old_table=bytes(_PARTITIONS),
@@ -250,6 +254,27 @@ def genesis(cluster_id: ClusterId, member: Member) -> Layout:
             cfg=(1).to_bytes(4, "big") * _PARTITIONS,
         )
     )
+
+
+def choose_voters(members: Sequence[Member], before: Sequence[NodeId]) -> tuple[NodeId, ...]:
+    """Return who votes among the members of a stable layout: those who did `before` first, in the same order, then others by id.
+
+    An odd number, for a fourth voter lets no more of them be away than three do, and is one more that can be. Two members both vote:
+    alone, neither could tell a crash of the other one from a cable between them. The seats go round the zones, so that as few as
+    possible are lost with one. Whoever is chosen under the voters of its own choice is chosen again.
+    """
+    seats = min(len(members), limits.VOTERS_MAX)
+    seats -= seats > 2 and seats % 2 == 0
+    rank = {node_id: place for place, node_id in enumerate(before)}
+    left = sorted(members, key=lambda member: (rank.get(member.node_id, len(rank)), member.node_id))
+    taken = dict.fromkeys((member.zone for member in members), 0)
+    voters = []
+    for _ in range(seats):
+        chosen = min(left, key=lambda member: taken[member.zone])
+        left.remove(chosen)
+        taken[chosen.zone] += 1
+        voters.append(chosen.node_id)
+    return tuple(voters)
 
 
 def propose(layout: Layout, members: Sequence[Member]) -> Layout | None:
@@ -291,10 +316,10 @@ def follows(parent: Layout, child: Layout) -> str | None:
         return "not the next version"
     if (child.record.part_power, child.record.replication) != (parent.record.part_power, parent.record.replication):
         return "partitions or replication changed"
-    if child.record.founder != parent.record.founder:
-        return "the founder changed"
     if parent.is_joint and child.is_joint:
         return "a joint layout is completed or taken back before the next one"
+    if child.is_joint and child.record.voters != parent.record.voters:
+        return "voters change only when nothing moves"
     if parent.is_joint and child.old_rows not in (parent.old_rows, parent.wanted_rows):
         return "a joint layout becomes stable in all of O or all of W"
     if not parent.is_joint and child.old_rows != parent.old_rows:
@@ -342,6 +367,7 @@ def _successor(
         layout.record,
         version=version,
         parent=layout.digest,
+        voters=layout.record.voters if new is not None else choose_voters(members, layout.record.voters),
         members=members,
         old_columns=len(old[0]),
         old_table=bytes(index[owner] for row in old for owner in row),
@@ -366,6 +392,8 @@ def _record_fault(record: LayoutRecord) -> str | None:
         return "members are not in ascending order of id"
     if any(not 1 <= member.weight <= WEIGHT_MAX for member in record.members):
         return "a weight is out of range"
+    if not record.voters or len(frozenset(record.voters) & frozenset(ids)) < len(record.voters):
+        return "the voters are members, each once"
     fault = _table_fault(record.old_columns, record.old_table, len(ids))
     if fault is None and record.new_columns:
         fault = _table_fault(record.new_columns, record.new_table, len(ids))

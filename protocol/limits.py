@@ -37,6 +37,8 @@ PAYLOAD_MEMORY_BYTES_MAX = 64 * 1024 * 1024
 """Payload bytes of requests held at once by a node, over all its links."""
 MEMBERS_MAX = 128
 """Fully meshed members of one cluster."""
+VOTERS_MAX = 7
+"""Members that agree on the next layout: any three of seven may be away."""
 
 # -- names and rows ----------------------------------------------------------
 PATH_BYTES_MAX = 4096

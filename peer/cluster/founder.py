@@ -1,4 +1,4 @@
-"""Deciding the layout, simple form: the founder of the cluster alone, and nobody while it is away.
+"""Deciding the layout, simple form: the founder of the cluster, its first voter, alone, and nobody while it is away.
 
 Owns when a newcomer is admitted, when a joint layout completes and when it is taken back. A later version replaces this
 module by agreement among voters; its interface (`take_report` and `run`, held by `peer.node` as `decider`) is small for that
@@ -46,7 +46,7 @@ class Founder:
     def deciding(self) -> bool:
         """Whether this node is the one that decides."""
         layout = self._layouts.current
-        return layout is not None and layout.record.founder == self._node_id
+        return layout is not None and layout.record.voters[0] == self._node_id
 
     def take_report(self, reporter: NodeId, version: int, partitions: Sequence[int]) -> None:
         """Note that `reporter` has synced `partitions` of joint layout `version`. Old reports are ignored."""

@@ -172,7 +172,7 @@ class Sync:
             return
         message = SyncReport(int(PULL_TIMEOUT_SECONDS * 1000), layout.version, pack_partitions(synced))
         try:
-            await self._peers.request(layout.record.founder, message, timeout_seconds=PULL_TIMEOUT_SECONDS)
+            await self._peers.request(layout.record.voters[0], message, timeout_seconds=PULL_TIMEOUT_SECONDS)
         except (LinkLost, RequestFailed, TimeoutError) as error:
             log.debug("the report of %d synced partitions has to wait: %s", len(synced), error)
 

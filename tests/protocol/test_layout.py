@@ -1,7 +1,9 @@
 """Layout records: validity, the three transitions, stamps, and the numbers that follow from one."""
 
 import dataclasses
+from collections import Counter
 from functools import cache
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,19 @@ from protocol import limits
 from protocol.errors import RemoteProtocolError
 from protocol.hashing import plain_hash
 from protocol.identity import ClusterId, NodeId
-from protocol.layout import Layout, Member, abort, complete, follows, genesis, pack_partitions, propose, unpack_partitions, weight_of
+from protocol.layout import (
+    Layout,
+    Member,
+    abort,
+    choose_voters,
+    complete,
+    follows,
+    genesis,
+    pack_partitions,
+    propose,
+    unpack_partitions,
+    weight_of,
+)
 
 PARTITIONS = range(limits.PARTITIONS)
 CLUSTER = ClusterId(b"c" * 16)
@@ -154,11 +168,58 @@ def test_members_out_of_order_and_members_that_own_nothing_are_refused():
             Layout.from_bytes(Layout(dataclasses.replace(record, members=members)).data)
 
 
+def test_a_voter_twice_a_stranger_that_votes_and_no_voter_are_refused():
+    record = chain(3)[-1].record
+    for voters in ((), record.voters[:1] * 2, (NodeId(b"x" * 16),)):
+        with pytest.raises(RemoteProtocolError):
+            Layout.from_bytes(Layout(dataclasses.replace(record, voters=voters)).data)
+
+
+def test_a_newcomer_votes_only_when_nothing_moves_any_more():
+    """A laptop that joins a cluster of one and closes its lid must not take the vote of the first machine along."""
+    for parent, child in pairwise(chain(7)):
+        if child.is_joint:
+            assert child.record.voters == parent.record.voters
+            assert abort(child).record.voters == parent.record.voters
+    alone, joint, pair = chain(2)
+    assert joint.record.voters == alone.record.voters == (member(0).node_id,)
+    assert sorted(pair.record.voters) == sorted(pair.members)
+
+
+def test_a_member_that_leaves_votes_until_the_move_is_complete():
+    layout = chain(7)[-1]
+    gone = layout.record.voters[2]
+    joint = propose(layout, [each for each in layout.record.members if each.node_id != gone])
+    assert joint is not None
+    assert gone in joint.record.voters
+    assert gone not in complete(joint).record.voters
+
+
+@pytest.mark.parametrize(("members", "voters"), [(1, 1), (2, 2), (3, 3), (4, 3), (5, 5), (6, 5), (7, 7), (8, 7), (9, 7), (128, 7)])
+def test_the_number_of_voters_is_odd_but_for_two_members(members, voters):
+    assert len(choose_voters([member(index) for index in range(members)], ())) == voters
+
+
+@given(st.lists(st.sampled_from(["", "attic", "cellar", "shed"]), min_size=1, max_size=12), st.data())
+def test_voters_are_spread_over_zones_and_who_votes_already_comes_first(zones, data):
+    members = [dataclasses.replace(member(index), zone=zone) for index, zone in enumerate(zones)]
+    before = data.draw(st.lists(st.sampled_from(members), max_size=7, unique_by=lambda each: each.node_id))
+    voters = choose_voters(members, [each.node_id for each in before])
+    assert choose_voters(members, voters) == voters
+    taken = Counter(each.zone for each in members if each.node_id in voters)
+    for each in members:
+        if each.node_id not in voters:
+            assert taken[each.zone] + 1 >= max(taken.values())
+            assert each not in before or all(other in before for other in members if other.zone == each.zone and other.node_id in voters)
+
+
 def test_a_successor_that_changes_what_it_may_not_is_no_successor():
     stable, joint, grown = chain(4)[-3:]
+    newcomer = tuple(node_id for node_id in joint.members if node_id not in stable.members)
     for parent, child, changes in [
         (stable, joint, {"cluster_id": ClusterId(b"d" * 16)}),
-        (stable, joint, {"founder": NodeId(b"f" * 16)}),
+        (stable, joint, {"voters": stable.record.voters[:1]}),
+        (stable, joint, {"voters": grown.record.voters[:2] + newcomer}),
         (stable, joint, {"parent": b"p" * 16}),
         (stable, joint, {"old_table": joint.record.new_table[: len(joint.record.old_table)]}),
         (stable, joint, {"cfg": stable.record.cfg}),

@@ -5,7 +5,7 @@ machine reads `ANSWER`, `CARRIER` and `PAYLOAD`; nothing here encodes or decides
 
 A header on the wire is `[type, request_id, *fields]` in the order of the fields below. Control messages
 concern the link itself and have request id 0 (`Cancel` apart). A *request* has an even number from 16 on and is
-answered by its `ANSWER` (the next number, or `Done`) or by `Failure`.
+answered by its `ANSWER` (the next odd number, one that it shares, or `Done`) or by `Failure`.
 
 `deadline_milliseconds` is the time that the sender is still willing to wait when it sends: a duration, since two
 machines share no clock. `stamp` is the sender's `cfg[partition]` (`protocol.layout`). Each request is safe to repeat.
@@ -13,7 +13,7 @@ machines share no clock. `stamp` is the sender's `cfg[partition]` (`protocol.lay
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final, NamedTuple
 
 from protocol import limits
 from protocol.errors import CloseCode, ErrorCode
@@ -43,6 +43,7 @@ from protocol.fields import (
     ReasonField,
     Text,
 )
+from protocol.identity import NODE_ID_BYTES, NodeId
 from protocol.manifest import Content
 from protocol.versions import Dot, Kind, Row, Vector
 
@@ -312,6 +313,70 @@ class StatusGet(Request):
     deadline_milliseconds: DeadlineMilliseconds
 
 
+# -- agreement on the layout -------------------------------------------------
+
+
+class Ballot(NamedTuple):
+    """One attempt at having a layout version agreed on. The higher round wins, of equal ones the higher id."""
+
+    round: U64
+    """From 1; in a ballot that stands for none 0, with an id of zeros."""
+    node_id: NodeIdField
+
+
+NO_BALLOT: Final = Ballot(0, NodeId(bytes(NODE_ID_BYTES)))
+
+
+class Verdict(IntEnum):
+    """What a voter says to a ballot."""
+
+    GRANTED = 1
+    OUTBID = 2
+    DECIDED = 3
+    BEHIND = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutVote(Answer):
+    """A voter's answer; whatever it promises is durable.
+
+    GRANTED: it is done. OUTBID: a ballot that is not lower was promised before. DECIDED: that version is in force here.
+    BEHIND: the version before is not in force here yet; the voter goes to fetch it.
+    """
+
+    TYPE: ClassVar[int] = 65
+    verdict: Verdict
+    layout_version: U32
+    """What the voter has in force."""
+    ballot: Ballot
+    """GRANTED to a `LayoutPrepare`: that of the record it has accepted. OUTBID: the one that it has promised. Else none."""
+    record: LayoutBytes
+    """GRANTED to a `LayoutPrepare`: what it has accepted, if anything. DECIDED: the record of the asked version. Else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutPrepare(Request):
+    """Promise to accept nothing for layout `version` under a lower ballot, and tell what you have accepted."""
+
+    TYPE: ClassVar[int] = 64
+    ANSWER: ClassVar[type[Answer]] = LayoutVote
+    deadline_milliseconds: DeadlineMilliseconds
+    version: U32
+    ballot: Ballot
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutAccept(Request):
+    """Accept `record` for layout `version`."""
+
+    TYPE: ClassVar[int] = 66
+    ANSWER: ClassVar[type[Answer]] = LayoutVote
+    deadline_milliseconds: DeadlineMilliseconds
+    version: U32
+    ballot: Ballot
+    record: LayoutBytes
+
+
 # -- namespace ---------------------------------------------------------------
 
 
@@ -521,7 +586,7 @@ MESSAGES: tuple[type[Message], ...] = (
     Hello, Ping, Pong, Credit, Cancel, Close, Failure, Done,
     PeersGet, Peers, LayoutGet, LayoutIs, LayoutAnnounce, SyncReport, StatusGet, Status,
     RowPublish, Published, RowMerge, RowFetch, RowIs, ListFetch, ListPage, PartitionPull, PulledRows,
-    ChunkPut, ChunkStored, ChunkGet, ChunkData, ChunksHave, ChunksHeld,
+    ChunkPut, ChunkStored, ChunkGet, ChunkData, ChunksHave, ChunksHeld, LayoutPrepare, LayoutVote, LayoutAccept,
 )  # fmt: skip
 """Every message type."""
 

@@ -18,11 +18,14 @@ from protocol.layout import pack_partitions
 from protocol.manifest import NO_CONTENT, ChunkTag, Content, chunk_id_of, inline_content
 from protocol.messages import (
     Answer,
+    Ballot,
     ChunkGet,
     ChunkPut,
     ChunksHave,
+    LayoutAccept,
     LayoutAnnounce,
     LayoutGet,
+    LayoutPrepare,
     ListFetch,
     ListPage,
     PartitionPull,
@@ -175,6 +178,9 @@ class NodeMachine(RuleBasedStateMachine):
         self._ask(LayoutAnnounce(DEADLINE_MILLISECONDS, layout.cluster_id, layout.version, layout.digest))
         self._ask(SyncReport(DEADLINE_MILLISECONDS, layout.version, some))
         self._ask(PartitionPull(DEADLINE_MILLISECONDS, layout.cfg(0), some, 0, ""))
+        ballot = Ballot(1, self.model.node_id)
+        self._ask(LayoutPrepare(DEADLINE_MILLISECONDS, layout.version + 1, ballot))
+        self._ask(LayoutAccept(DEADLINE_MILLISECONDS, layout.version + 1, ballot, layout.data))
 
     @rule()
     def lose_power(self) -> None:

@@ -28,9 +28,11 @@ from protocol.messages import (
     ChunkStored,
     Done,
     Failure,
+    LayoutAccept,
     LayoutAnnounce,
     LayoutGet,
     LayoutIs,
+    LayoutPrepare,
     ListFetch,
     ListPage,
     PartitionPull,
@@ -170,7 +172,7 @@ class NodeModel:
                 return frozenset() if chunk_matches(request.chunk_id, payload) else frozenset({ErrorCode.WRONG_HASH})
             case ChunkGet():
                 return frozenset() if self.chunks.get(request.chunk_id) is not None else frozenset({ErrorCode.NOT_FOUND})
-            case LayoutAnnounce() | SyncReport() | PartitionPull():
+            case LayoutAnnounce() | SyncReport() | PartitionPull() | LayoutPrepare() | LayoutAccept():
                 return frozenset({ErrorCode.UNSUPPORTED})
         raise AssertionError(f"{type(request).__name__} is not a request")
 

@@ -26,10 +26,11 @@ from protocol.messages import MESSAGES, Answer, Carrier, Control, Message, Reque
 SPECIFICATION = Path(__file__).parents[2] / "protocol" / "README.md"
 VECTORS = Path(__file__).parents[1] / "data" / "wire"
 
-ENUMS: tuple[type[IntEnum], ...] = (messages.LinkKind, messages.Role, versions.Kind, manifest.ChunkTag)
+ENUMS: tuple[type[IntEnum], ...] = (messages.LinkKind, messages.Role, messages.Verdict, versions.Kind, manifest.ChunkTag)
 VALUES: tuple[type[Any], ...] = (
     messages.PeerInfo,
     messages.PeerStatus,
+    messages.Ballot,
     versions.Dot,
     versions.Version,
     manifest.Content,

@@ -42,6 +42,7 @@ from protocol.manifest import (
 from protocol.messages import (
     MESSAGES,
     Answer,
+    Ballot,
     Cancel,
     Carrier,
     ChunkData,
@@ -56,9 +57,12 @@ from protocol.messages import (
     Done,
     Failure,
     Hello,
+    LayoutAccept,
     LayoutAnnounce,
     LayoutGet,
     LayoutIs,
+    LayoutPrepare,
+    LayoutVote,
     LinkKind,
     ListFetch,
     ListPage,
@@ -81,6 +85,7 @@ from protocol.messages import (
     Status,
     StatusGet,
     SyncReport,
+    Verdict,
 )
 from protocol.paths import folder_partition, is_canonical, row_partition
 from protocol.rows import range_digest, row_digest
@@ -156,6 +161,9 @@ EXAMPLES: tuple[Message, ...] = (
     ChunkData(),
     ChunksHave(2000, (CHUNK, chunk_id_of(ChunkTag.MANIFEST, CHUNK))),
     ChunksHeld(6, b"\x01"),
+    LayoutPrepare(2000, 7, Ballot(2, B)),
+    LayoutVote(Verdict.OUTBID, 6, Ballot(3, A), b""),
+    LayoutAccept(2000, 7, Ballot(4, B), b"a record"),
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ CONTEXT_PLACEMENT: Final = "shoal 1 placement score"
 CONTEXT_ROW: Final = "shoal 1 row state"
 CONTEXT_RANGE: Final = "shoal 1 row range"
 CONTEXT_LAYOUT: Final = "shoal 1 layout record"
+CONTEXT_TURN: Final = "shoal 1 proposer turn"
 CONTEXT_STORED: Final = "shoal 1 stored value"
 
 

@@ -26,11 +26,12 @@ sim: $(VENV)/installed-dev
 	$(BIN)/python -m sims --seeds 0..1000
 	SHOAL_SEEDS=100 $(BIN)/python -m pytest -n auto tests/sims
 
-# A night: twenty thousand seeds, every planted bug searched for anew, fifty seeds compared.
+# A night: twenty thousand seeds, every planted bug searched for anew, fifty seeds compared, the models of the rules run long.
 soak: $(VENV)/installed-dev
 	$(BIN)/python -m sims --seeds 0..20000
 	$(BIN)/python -m sims --planted all
 	$(BIN)/python -m sims --check-determinism
+	for model in reconfiguration chain dropping; do $(BIN)/python -m tests.models $$model --seeds 20000 || exit 1; done
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -s tests/bench

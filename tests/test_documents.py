@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
     "README.md", "CHANGELOG.md", "protocol/README.md", "peer/README.md", "peer/client/README.md", "sims/README.md", "sims/BUGS.md",
+    "tests/models/README.md",
 )  # fmt: skip
 TESTS = {
     path.relative_to(ROOT).as_posix(): set(re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8")))

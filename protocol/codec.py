@@ -21,7 +21,7 @@ from protocol.errors import CloseCode, RemoteProtocolError
 from protocol.fields import Binary, Entries, Items, Text, Unsigned
 from protocol.hashing import Buffer
 from protocol.manifest import content_fault
-from protocol.messages import BY_TYPE, Cancel, Control, ListFetch, Message, PartitionPull, RowFetch, RowMerge, RowPublish
+from protocol.messages import BY_TYPE, Cancel, Control, ListFetch, Message, PartitionPull, RowFetch, RowMerge, RowPublish, RowsCompare
 from protocol.paths import ROOT, is_canonical, row_partition
 from protocol.versions import Kind, Row, row_fault, vector_is_canonical
 
@@ -353,6 +353,11 @@ def _pull_fault(message: PartitionPull) -> str | None:
     return _row_of(message.after_path, message.after_partition)
 
 
+def _compare_fault(message: RowsCompare) -> str | None:
+    bounds = (bound for bound in (message.after, message.until) if bound)
+    return next((fault for bound in bounds if (fault := _row_of(bound, message.partition)) is not None), None)
+
+
 _FAULTS: Final[dict[type[Any], Callable[[Any], str | None]]] = {
     Row: row_fault,
     RowPublish: _publish_fault,
@@ -360,5 +365,6 @@ _FAULTS: Final[dict[type[Any], Callable[[Any], str | None]]] = {
     RowFetch: _fetch_fault,
     ListFetch: _list_fault,
     PartitionPull: _pull_fault,
+    RowsCompare: _compare_fault,
 }
 """What, beyond types and bounds, no correct node would send."""

@@ -73,6 +73,10 @@ PAGE_BYTES_MAX = 384 * 1024
 """A page of rows stays under this, so that with its envelope it fits a ctl frame: one row more may exceed it by ROW_BYTES_MAX
 only when it stands alone."""
 ROWS_PER_MESSAGE_MAX = 1000
+DIGEST_BUCKETS = 64
+"""Parts of a partition whose digests are compared, by the first bits of the hash of the path."""
+MARKS_MAX = 4096
+"""Rows that one side looks at for one `RowsCompare`."""
 LAYOUT_BYTES_MAX = 400 * 1024
 PART_POWER = 12
 PARTITIONS = 1 << PART_POWER

@@ -582,11 +582,102 @@ class ChunksHave(Request):
     chunk_ids: ChunkIdsField
 
 
+# -- reconciliation ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DigestsAre(Answer):
+    """The digests of those of the asked partitions that the answering node has synced."""
+
+    TYPE: ClassVar[int] = 97
+    partitions: PartitionBitmap
+    """Which of the asked partitions are compared."""
+    digests: Annotated[tuple[Digest, ...], Items(limits.PARTITIONS)]
+    """One for each of `partitions`, ascending; none when the digest over all of them is the asked one."""
+
+
+@dataclass(frozen=True, slots=True)
+class DigestsGet(Request):
+    """Do we have the same rows? A digest over all partitions that the sender has synced and both are replicas of.
+
+    Answered only when both have the same layout version, hence the same stamp for each of the partitions; else by STALE.
+    """
+
+    TYPE: ClassVar[int] = 96
+    ANSWER: ClassVar[type[Answer]] = DigestsAre
+    deadline_milliseconds: DeadlineMilliseconds
+    layout_version: U32
+    partitions: PartitionBitmap
+    digest: Digest
+    """Sum of the digests of all of `partitions` (`protocol.digest`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketsAre(Answer):
+    """The digests of the buckets of a partition."""
+
+    TYPE: ClassVar[int] = 99
+    digests: Annotated[tuple[Digest, ...], Items(limits.DIGEST_BUCKETS)]
+    """One for each bucket, ascending; those that are left out at the end have no rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketsGet(Request):
+    """The digests of the buckets of one partition."""
+
+    TYPE: ClassVar[int] = 98
+    ANSWER: ClassVar[type[Answer]] = BucketsAre
+    deadline_milliseconds: DeadlineMilliseconds
+    partition: PartitionIndex
+    stamp: U32
+
+
+BucketBitmap = Annotated[bytes, Binary(limits.DIGEST_BUCKETS // 8, limits.DIGEST_BUCKETS // 8)]
+"""A set of buckets: bit `b % 8` (least significant first) of byte `b // 8` stands for bucket b."""
+RowMark = Annotated[bytes, Binary(32, 32)]
+"""Path hash (16 bytes) and row digest of one row."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowsDiffer(Answer):
+    """What the answering node has otherwise, in the range that it looked at."""
+
+    TYPE: ClassVar[int] = 101
+    rows: Annotated[tuple[Row, ...], Items(limits.ROWS_PER_MESSAGE_MAX)]
+    """Rows that the sender lacks or has otherwise, in the order of the range."""
+    wanted: Annotated[bytes, Binary(0, limits.MARKS_MAX // 8)]
+    """Bit `i % 8` (least significant first) of byte `i // 8`: the answering node lacks row i of the request, or has it otherwise.
+    Says nothing of rows behind `last`."""
+    last: PathField
+    """Where the range that was looked at ends, inclusive; the `until` of the request when all of it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowsCompare(Request):
+    """All rows that the sender has in these buckets of a partition, from behind path `after` to path `until`, by their marks.
+
+    Paths are in the order of (folder, name). A row that fails its checksum, at either side, is in no list and is not wanted.
+    """
+
+    TYPE: ClassVar[int] = 100
+    ANSWER: ClassVar[type[Answer]] = RowsDiffer
+    deadline_milliseconds: DeadlineMilliseconds
+    partition: PartitionIndex
+    stamp: U32
+    buckets: BucketBitmap
+    after: PathField
+    """Empty at the beginning of the partition."""
+    until: PathField
+    """Empty: to the end of the partition."""
+    rows: Annotated[tuple[RowMark, ...], Items(limits.MARKS_MAX)]
+
+
 MESSAGES: tuple[type[Message], ...] = (
     Hello, Ping, Pong, Credit, Cancel, Close, Failure, Done,
     PeersGet, Peers, LayoutGet, LayoutIs, LayoutAnnounce, SyncReport, StatusGet, Status,
     RowPublish, Published, RowMerge, RowFetch, RowIs, ListFetch, ListPage, PartitionPull, PulledRows,
     ChunkPut, ChunkStored, ChunkGet, ChunkData, ChunksHave, ChunksHeld, LayoutPrepare, LayoutVote, LayoutAccept,
+    DigestsGet, DigestsAre, BucketsGet, BucketsAre, RowsCompare, RowsDiffer,
 )  # fmt: skip
 """Every message type."""
 

@@ -20,12 +20,14 @@ from protocol.layout import Layout
 from protocol.manifest import chunk_matches
 from protocol.messages import (
     Answer,
+    BucketsGet,
     ChunkData,
     ChunkGet,
     ChunkPut,
     ChunksHave,
     ChunksHeld,
     ChunkStored,
+    DigestsGet,
     Done,
     Failure,
     LayoutAccept,
@@ -45,6 +47,7 @@ from protocol.messages import (
     RowIs,
     RowMerge,
     RowPublish,
+    RowsCompare,
     Status,
     StatusGet,
     SyncReport,
@@ -172,7 +175,10 @@ class NodeModel:
                 return frozenset() if chunk_matches(request.chunk_id, payload) else frozenset({ErrorCode.WRONG_HASH})
             case ChunkGet():
                 return frozenset() if self.chunks.get(request.chunk_id) is not None else frozenset({ErrorCode.NOT_FOUND})
-            case LayoutAnnounce() | SyncReport() | PartitionPull() | LayoutPrepare() | LayoutAccept():
+            case (
+                LayoutAnnounce() | SyncReport() | PartitionPull() | LayoutPrepare() | LayoutAccept()
+                | DigestsGet() | BucketsGet() | RowsCompare()
+            ):  # fmt: skip
                 return frozenset({ErrorCode.UNSUPPORTED})
         raise AssertionError(f"{type(request).__name__} is not a request")
 

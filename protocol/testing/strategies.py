@@ -20,7 +20,7 @@ from protocol.fields import Binary, Entries, Items, Text, Unsigned
 from protocol.hashing import plain_hash
 from protocol.identity import NodeId, OpId
 from protocol.manifest import NO_CONTENT, ChunkTag, Content, chunk_id_of, inline_content
-from protocol.messages import MESSAGES, ListFetch, Message, PartitionPull, RowFetch, RowMerge, RowPublish
+from protocol.messages import MESSAGES, ListFetch, Message, PartitionPull, RowFetch, RowMerge, RowPublish, RowsCompare
 from protocol.paths import folder_partition, join, parent_of, row_partition
 from protocol.versions import Dot, Kind, Row, Vector, Version, context_of, empty_row, find_operation, merge, published
 
@@ -218,12 +218,21 @@ def _pulls(draw: DrawFn) -> PartitionPull:
     return dataclasses.replace(message, after_path=path, after_partition=row_partition(path) if path else 0)
 
 
+@st.composite
+def _compares(draw: DrawFn) -> RowsCompare:
+    message: RowsCompare = draw(values_of(RowsCompare))
+    path = draw(paths)
+    other = draw(st.one_of(st.just(""), names.map(lambda name: join(parent_of(path), name))))
+    return dataclasses.replace(message, partition=row_partition(path), after=draw(st.sampled_from(["", path])), until=other)
+
+
 _SPECIAL: dict[type[Message], Callable[[], SearchStrategy[Any]]] = {
     RowPublish: _publishes,
     RowMerge: _merges,
     RowFetch: _fetches,
     ListFetch: _lists,
     PartitionPull: _pulls,
+    RowsCompare: _compares,
 }
 
 

@@ -44,8 +44,10 @@ ALIASES: tuple[tuple[ModuleType, str], ...] = (
     (fields, "DeadlineMilliseconds"),
     (fields, "OptionalDigest"),
     (fields, "PartitionBitmap"),
+    (messages, "BucketBitmap"),
     (messages, "LayoutBytes"),
     (messages, "NameBound"),
+    (messages, "RowMark"),
     (versions, "Vector"),
 )
 """Types that say what their fields mean."""

@@ -22,6 +22,7 @@ from peer.real.certificates import Credentials, proven_node_id
 from peer.real.keys import ClusterKey, parse_key
 from protocol.codec import decode, decode_header, encode, encode_header
 from protocol.connection import AnswerArrived, Closed, Connection, Event, PayloadBudget, RequestArrived
+from protocol.digest import NOTHING, PartitionDigest, bucket_of, digest_of_total, pack_buckets, path_hash
 from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
 from protocol.framing import FrameReader, frame_parts
 from protocol.identity import ChunkId, ClusterId, NodeId, OpId, node_id_of
@@ -43,6 +44,8 @@ from protocol.messages import (
     MESSAGES,
     Answer,
     Ballot,
+    BucketsAre,
+    BucketsGet,
     Cancel,
     Carrier,
     ChunkData,
@@ -54,6 +57,8 @@ from protocol.messages import (
     Close,
     Control,
     Credit,
+    DigestsAre,
+    DigestsGet,
     Done,
     Failure,
     Hello,
@@ -82,6 +87,8 @@ from protocol.messages import (
     RowIs,
     RowMerge,
     RowPublish,
+    RowsCompare,
+    RowsDiffer,
     Status,
     StatusGet,
     SyncReport,
@@ -122,6 +129,8 @@ def row_of(*versions: Version) -> Row:
 ROW = row_of(version(A, 7, 1))
 CHUNKED = Content(1, 262_144, 0, (CHUNK, CHUNK), b"")
 PARTITION = row_partition(PATH)
+NEIGHBOUR = replace(ROW, path="/films/second.mp4")
+BUCKETS = (NOTHING,) * bucket_of(path_hash(PATH)) + (row_digest(ROW),)
 
 
 # -- one message of each type ------------------------------------------------
@@ -164,6 +173,12 @@ EXAMPLES: tuple[Message, ...] = (
     LayoutPrepare(2000, 7, Ballot(2, B)),
     LayoutVote(Verdict.OUTBID, 6, Ballot(3, A), b""),
     LayoutAccept(2000, 7, Ballot(4, B), b"a record"),
+    DigestsGet(2000, 6, pack_partitions([PARTITION, 9]), row_digest(ROW)),
+    DigestsAre(pack_partitions([PARTITION]), (row_digest(ROW),)),
+    BucketsGet(2000, PARTITION, 5),
+    BucketsAre(BUCKETS),
+    RowsCompare(2000, PARTITION, 5, pack_buckets([bucket_of(path_hash(PATH))]), "", PATH, (path_hash(PATH) + DIGEST,)),
+    RowsDiffer((ROW,), b"\x01", PATH),
 )  # fmt: skip
 
 
@@ -171,7 +186,9 @@ def header(message: Message, request_id: int) -> str:
     return encode_header(message, request_id).hex()
 
 
-HELLO, PUBLISH, PULL = (next(each for each in EXAMPLES if isinstance(each, kind)) for kind in (Hello, RowPublish, PartitionPull))
+HELLO, PUBLISH, PULL, COMPARE = (
+    next(each for each in EXAMPLES if isinstance(each, kind)) for kind in (Hello, RowPublish, PartitionPull, RowsCompare)
+)
 TWO_KEYS = replace(HELLO, optional={"a": b"", "b": b""})
 REFUSED: tuple[tuple[str, str], ...] = (
     ("a Ping whose nonce is not in its shortest form", "930200cd0007"),
@@ -206,6 +223,8 @@ REFUSED: tuple[tuple[str, str], ...] = (
     ("a RowMerge with a row of another partition", header(RowMerge(2000, PARTITION ^ 1, 5, (ROW,)), 9)),
     ("a ListFetch of a folder that ends with a slash", header(ListFetch(2000, PARTITION, 5, "/films/", "", "", True), 9)),
     ("a PartitionPull behind a partition, without a path", header(replace(PULL, after_partition=PARTITION), 9)),
+    ("a RowsCompare up to a path of another partition", header(replace(COMPARE, partition=PARTITION ^ 1), 9)),
+    ("a RowsCompare with a mark of 31 bytes", header(replace(COMPARE, rows=(bytes(31),)), 9)),
     ("a PartitionPull behind a path of another partition", header(replace(PULL, after_partition=PARTITION ^ 1, after_path=PATH), 9)),
 )
 
@@ -402,6 +421,19 @@ def manifest_examples(manifests: Sequence[tuple[str, int, bytes]]) -> list[dict[
     ]
 
 
+def digest_example(rows: Sequence[Row]) -> dict[str, Any]:
+    digest = PartitionDigest()
+    for row in rows:
+        digest.replace(row.path, b"", row_digest(row))
+    buckets = digest.buckets()
+    return {
+        "rows": [encode(row).hex() for row in rows],
+        "path hashes": [path_hash(row.path).hex() for row in rows],
+        "buckets": {str(bucket): buckets[bucket].hex() for bucket in sorted({bucket_of(path_hash(row.path)) for row in rows})},
+        "partition": digest_of_total(digest.total).hex(),
+    }
+
+
 def rows_document() -> dict[str, Any]:
     examples = []
     for why, left, right in merges():
@@ -424,6 +456,7 @@ def rows_document() -> dict[str, Any]:
         ],
         "refused rows": [{"why": why, "encoded": encode(row).hex()} for why, row in ROWS_REFUSED],
         "range": [{"digests": plain(tuple(each)), "digest": range_digest(each).hex()} for each in ([], digests)],
+        "digests": [digest_example(rows) for rows in ((), (ROW,), (ROW, NEIGHBOUR))],
         "merge": examples,
         "contents": [{"why": why, "size": size, "encoded": encode(content).hex()} for why, size, content in CONTENTS],
         "refused contents": [{"why": why, "size": size, "encoded": encode(content).hex()} for why, size, content in CONTENTS_REFUSED],

@@ -127,7 +127,7 @@ def _damaged_row_absent() -> list[Patch]:
         try:
             return await original_get(self, key)
         except RowCorrupt:
-            return None
+            return None, b""
 
     return [(RowStore, "vote", vote), (RowStore, "_get", get)]
 

@@ -22,6 +22,11 @@ def wrap(key: bytes, body: bytes) -> bytes:
     return bytes([VALUE_VERSION]) + _checksum(key, body) + body
 
 
+def unwrapped(value: bytes) -> bytes:
+    """Return the body of a value that was wrapped a moment ago."""
+    return value[_HEADER_BYTES:]
+
+
 def unwrap(key: bytes, value: bytes) -> bytes:
     """Return the body of a value that was stored under `key`.
 

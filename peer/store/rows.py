@@ -3,7 +3,8 @@
 Owns keys, checksums, the merge of what arrives into what is there, and quarantine. Knows nothing of replicas and
 quorums (`peer.files`). A row that fails its checksum is corrupt: never absent, never a vote.
 
-Key: `r`, partition (two bytes), folder, NUL, name: so a partition, and in it a folder, is one range in order of name.
+Key: `r`, partition (two bytes), folder, NUL, name: so a partition, and in it a folder, is one range in order of name. The digests of
+each partition lie beside its rows and change in the same commit (`peer.store.row_digests`).
 """
 
 import asyncio
@@ -13,13 +14,15 @@ from typing import Final, TypeVar
 
 from peer.errors import Refused, StorageFailed
 from peer.seams import KV, Delete, Put
-from peer.store.formats import ValueCorrupt, unwrap, wrap
+from peer.store.formats import ValueCorrupt, unwrap, unwrapped, wrap
 from peer.store.locks import KeyLocks
+from peer.store.row_digests import Change, RowDigests
 from peer.store.tasks import to_the_end
 from protocol import limits
 from protocol.codec import decode_own
+from protocol.digest import PartitionDigest
 from protocol.errors import RemoteProtocolError
-from protocol.paths import folder_partition, join, name_of, parent_of
+from protocol.paths import folder_partition, join, name_of, parent_of, row_partition
 from protocol.rows import digest_of, range_digest, row_bytes
 from protocol.versions import Row, empty_row, merge
 
@@ -48,13 +51,17 @@ class RowStore:
     def __init__(self, kv: KV) -> None:
         self.count = 0
         """Rows that are stored, tombstones included."""
+        self.digests = RowDigests()
         self._kv = kv
         self._locks = KeyLocks()
         self._working: set[asyncio.Task[object]] = set()
+        self._exclusive: dict[int, asyncio.Event] = {}
+        """Partitions that are read or removed as a whole: changes that would begin meanwhile wait."""
 
     async def open(self) -> None:
-        """Count what is there."""
+        """Count what is there, and take up its digests."""
         self.count = await self._kv.count(_LIVE, _end_of(_LIVE))
+        await self.digests.open(self._kv, await self._populated() if self.count else ())
 
     async def close(self) -> None:
         """Release the database."""
@@ -65,7 +72,8 @@ class RowStore:
 
         Raises: RowCorrupt.
         """
-        return await self._get(_key(path))
+        row, _ = await self._get(_key(path))
+        return row
 
     async def vote(self, path: str, *, full: bool) -> tuple[bytes, Row | None]:
         """Return the digest of the row of `path` (empty when there is none), and with `full` the row.
@@ -86,6 +94,7 @@ class RowStore:
 
         Raises: RowCorrupt, RowTooLarge.
         """
+        await self._until_shared([path])
         return await self._to_the_end(self._change(path, edit))
 
     async def merge(self, rows: Sequence[Row], guard: Callable[[], None] = lambda: None) -> list[Row]:
@@ -95,6 +104,7 @@ class RowStore:
 
         Raises: RowCorrupt, RowTooLarge.
         """
+        await self._until_shared([row.path for row in rows])
         return await self._to_the_end(self._merge(rows, guard))
 
     async def replace_damaged(self, row: Row, guard: Callable[[], None]) -> None:
@@ -104,6 +114,7 @@ class RowStore:
 
         Raises: RowTooLarge.
         """
+        await self._until_shared([row.path])
         await self._to_the_end(self._replace_damaged(row, guard))
 
     async def drain(self) -> None:
@@ -151,7 +162,7 @@ class RowStore:
             first = _key(after[1]) + b"\0"
         while pairs := await self._kv.range(first, _end_of(_LIVE), _BATCH):
             for key, value in pairs:
-                next_wanted = bisect_left(wanted, int.from_bytes(key[1:3], "big"))
+                next_wanted = bisect_left(wanted, _partition_of(key))
                 if next_wanted == len(wanted):
                     return rows, False
                 if not key.startswith(_partition_key(_LIVE, wanted[next_wanted])):
@@ -163,6 +174,35 @@ class RowStore:
                 bytes_max -= len(value)
                 first = key + b"\0"
         return rows, False
+
+    async def row_digests(
+        self, partition: int, after: str, until: str, rows_max: int
+    ) -> tuple[list[tuple[str, bytes]], bool]:
+        """Return paths and digests of the rows of `partition` with after < path <= until (empty: no bound), in order of (folder, name),
+        `rows_max` at most, and whether there are more. The digest of a row that fails its checksum is empty.
+        """
+        first = _key(after) + b"\0" if after else _partition_key(_LIVE, partition)
+        end = _key(until) + b"\0" if until else _partition_key(_LIVE, partition + 1)
+        found: list[tuple[str, bytes]] = []
+        while pairs := await self._kv.range(first, end, min(_BATCH, rows_max + 1 - len(found))):
+            for key, value in pairs:
+                if len(found) == rows_max:
+                    return found, True
+                try:
+                    found.append((_path_of(key), digest_of(_body(key, value))))
+                except RowCorrupt:
+                    found.append((_path_of(key), b""))
+            first = pairs[-1][0] + b"\0"
+        return found, False
+
+    async def rebuild_digests(self) -> list[str]:
+        """Read the rows of every partition whose digest is unknown, so that it is known; return the paths of damaged rows. These count
+        as if they were not there: their bucket differs from that of other replicas until they are healed.
+        """
+        damaged: list[str] = []
+        for partition in self.digests.unknown():
+            damaged += await self._exclusively(partition, self._rebuild_digest)
+        return damaged
 
     async def quarantine(self, partitions: Sequence[int]) -> None:
         """Set all rows of `partitions` aside: what was kept from an earlier life must not come back as if it were fresh."""
@@ -183,14 +223,34 @@ class RowStore:
         task.add_done_callback(self._working.discard)
         return await to_the_end(task, RowCorrupt, RowTooLarge, Refused, StorageFailed)
 
+    async def _until_shared(self, paths: Sequence[str]) -> None:
+        """Wait until nobody has the partition of any of `paths` for himself."""
+        while self._exclusive:
+            events = [self._exclusive[p] for p in map(row_partition, paths) if p in self._exclusive]
+            if not events:
+                return
+            await events[0].wait()
+
+    async def _exclusively(self, partition: int, work: Callable[[int], Coroutine[object, object, T]]) -> T:
+        """Return what `work` returns, done while nothing changes rows of `partition`."""
+        while partition in self._exclusive:
+            await self._exclusive[partition].wait()
+        done = self._exclusive[partition] = asyncio.Event()
+        try:
+            await self.drain()
+            return await work(partition)
+        finally:
+            del self._exclusive[partition]
+            done.set()
+
     async def _change(self, path: str, edit: Callable[[Row], Row]) -> Row:
         key = _key(path)
         async with self._locks.holding(key):
-            stored = await self._get(key)
+            stored, digest = await self._get(key)
             before = stored if stored is not None else empty_row(path)
             after = edit(before)
             if after != before:
-                await self._kv.commit([_put(key, after)])
+                await self._commit([(_put(key, after), path, digest)])
                 self.count += stored is None
             return after
 
@@ -203,16 +263,16 @@ class RowStore:
         async with self._locks.holding(*keys):
             results, changes, fresh = [], [], 0
             for key in keys:
-                stored = await self._get(key)
+                stored, digest = await self._get(key)
                 before = stored if stored is not None else empty_row(arriving[key].path)
                 after = merge(before, arriving[key])
                 results.append(after)
                 if after != before:
-                    changes.append(_put(key, after))
+                    changes.append((_put(key, after), after.path, digest))
                     fresh += stored is None
             guard()
             if changes:
-                await self._kv.commit(changes)
+                await self._commit(changes)
                 self.count += fresh
             return results
 
@@ -223,12 +283,53 @@ class RowStore:
                 await self._get(key)
             except RowCorrupt:
                 guard()
-                await self._kv.commit([_put(key, row) if row.heads else Delete(key)])
+                change = _put(key, row) if row.heads else Delete(key)
+                await self._kv.commit([change, *self.digests.forgotten(row_partition(row.path))])  # nobody knows what it stood for
                 self.count -= not row.heads
 
-    async def _get(self, key: bytes) -> Row | None:
+    async def _rebuild_digest(self, partition: int) -> list[str]:
+        digest = PartitionDigest()
+        damaged: list[str] = []
+        after, more = "", True
+        while more:
+            found, more = await self.row_digests(partition, after, "", _BATCH)
+            for path, row in found:
+                digest.replace(path, b"", row)
+            damaged += [path for path, row in found if not row]
+            after = found[-1][0] if found else after
+        await self._kv.commit(self.digests.rebuilt(partition, digest))
+        return damaged
+
+    async def _populated(self) -> list[int]:
+        """Return the partitions that have rows."""
+        partitions: list[int] = []
+        first = _LIVE
+        while pairs := await self._kv.range(first, _end_of(_LIVE), 1):
+            partitions.append(_partition_of(pairs[0][0]))
+            first = _partition_key(_LIVE, partitions[-1] + 1)
+        return partitions
+
+    async def _commit(self, changes: Sequence[tuple[Put, str, bytes]]) -> None:
+        """Commit rows, each with its path and its digest before, and with them the digests of their partitions.
+
+        Nothing is awaited before the call of the commit (`peer.store.row_digests`).
+        """
+        replaced: dict[int, list[Change]] = {}
+        for put, path, before in changes:
+            replaced.setdefault(_partition_of(put.key), []).append((path, before, digest_of(unwrapped(put.value))))
+        records = [record for partition, each in replaced.items() for record in self.digests.replaced(partition, each)]
+        await self._kv.commit([*(put for put, _, _ in changes), *records])
+
+    async def _get(self, key: bytes) -> tuple[Row | None, bytes]:
+        """Return a row and its digest, empty when there is none.
+
+        Raises: RowCorrupt.
+        """
         value = await self._kv.get(key)
-        return _row(key, value) if value is not None else None
+        if value is None:
+            return None, b""
+        body = _body(key, value)
+        return _decoded(key, body), digest_of(body)
 
     async def _collect(self, first: bytes, end: bytes, rows_max: int, bytes_max: int) -> tuple[list[Row], bool]:
         rows: list[Row] = []
@@ -247,14 +348,19 @@ class RowStore:
         await self.drain()  # what was let in before the fence fell would come back behind the removal
         if not self.count:
             return
-        for partition in partitions:
+
+        async def remove(partition: int) -> None:
             first, end = _partition_key(_LIVE, partition), _partition_key(_LIVE, partition + 1)
             while pairs := await self._kv.range(first, end, _BATCH):
                 changes: list[Put | Delete] = [Delete(key) for key, _ in pairs]
                 if keep:
                     changes += [Put(_QUARANTINE + key[1:], value) for key, value in pairs]
-                await self._kv.commit(changes)
+                await self._kv.commit([*changes, *self.digests.forgotten(partition)])
                 self.count -= len(pairs)
+
+        for partition in partitions:
+            if await self._kv.range(_partition_key(_LIVE, partition), _partition_key(_LIVE, partition + 1), 1):
+                await self._exclusively(partition, remove)
 
 
 def _key(path: str) -> bytes:
@@ -265,6 +371,10 @@ def _key(path: str) -> bytes:
 def _path_of(key: bytes) -> str:
     folder, _, name = key[3:].decode().partition("\0")
     return join(folder, name)
+
+
+def _partition_of(key: bytes) -> int:
+    return int.from_bytes(key[1:3], "big")
 
 
 def _partition_key(prefix: bytes, partition: int) -> bytes:
@@ -290,11 +400,14 @@ def _body(key: bytes, value: bytes) -> bytes:
 
 
 def _row(key: bytes, value: bytes) -> Row:
+    return _decoded(key, _body(key, value))
+
+
+def _decoded(key: bytes, body: bytes) -> Row:
     try:
-        row = decode_own(Row, _body(key, value))
+        return decode_own(Row, body)
     except RemoteProtocolError as error:
         raise RowCorrupt(_path_of(key), error.reason) from None
-    return row
 
 
 def _put(key: bytes, row: Row) -> Put:

@@ -25,6 +25,10 @@ async def opened(machine):
     return store
 
 
+async def stored_rows(machine):
+    return [(key, value) for key, value in await machine.stored("ns") if key[:1] in (b"r", b"q")]
+
+
 async def reopened(machine, store):
     await store.close()
     await machine.restart()
@@ -177,7 +181,7 @@ def test_a_corrupt_row_is_never_absent(damage) -> None:
         rows = [row_of(f"/file{number}") for number in range(3)]
         await store.merge(rows)
         await store.close()
-        key, value = (await machine.stored("ns"))[1]
+        key, value = (await stored_rows(machine))[1]
         changed = damage if damage is not None else value[:-1] + bytes([value[-1] ^ 1])
         await machine.put_raw("ns", key, changed)
         store = await opened(machine)
@@ -194,7 +198,7 @@ def test_a_corrupt_row_is_never_absent(damage) -> None:
                 await attempt()
         assert await store.get(rows[0].path) == rows[0]
         await store.close()
-        assert (await machine.stored("ns"))[1] == (key, changed)
+        assert (await stored_rows(machine))[1] == (key, changed)
 
     run(story)
 
@@ -205,7 +209,7 @@ def test_a_row_under_the_key_of_another_is_corrupt() -> None:
         store = await opened(machine)
         await store.merge([row_of("/a"), row_of("/b")])
         await store.close()
-        (key_a, _), (_, value_b) = await machine.stored("ns")
+        (key_a, _), (_, value_b) = await stored_rows(machine)
         await machine.put_raw("ns", key_a, value_b)
         store = await opened(machine)
         with pytest.raises(RowCorrupt):
@@ -220,7 +224,7 @@ async def test_every_stored_row_is_wrapped(machine: Machine) -> None:
     await store.merge([row_of(f"{folder.rstrip('/')}/file") for folder in FOLDERS])
     await store.close()
     stored = await machine.stored("ns")
-    assert len(stored) == len(FOLDERS)
+    assert len(stored) == 2 * len(FOLDERS)  # each with a partition of its own, whose digests lie beside it
     for key, value in stored:
         unwrap(key, value)
 
@@ -315,7 +319,7 @@ async def test_dropped_and_quarantined_partitions_are_empty_and_others_are_not(m
     store = await reopened(machine, store)
     assert store.count == 300
     await store.close()
-    assert len(await machine.stored("ns")) == 600  # what is set aside is kept, where nothing reads it
+    assert len(await stored_rows(machine)) == 600  # what is set aside is kept, where nothing reads it
 
 
 def test_an_acknowledged_row_survives_a_crash() -> None:

@@ -26,6 +26,8 @@ COMPLETE_ANYHOW_SECONDS = 300.0
 """The same after so long even if they are there: who cannot reach the machines to sync from must not keep others out."""
 SWEEP_SECONDS = 60.0
 """Pause between two sweeps over the local chunks; a layout change starts one at once."""
+RECONCILE_SECONDS = 10.0
+"""Pause between two comparisons of rows with another replica; a link that comes up or another layout starts one at once."""
 ADDRESSES_SECONDS = 5.0
 """How often a node looks whether its machine has got another address."""
 EXPLORE_SECONDS = 5.0

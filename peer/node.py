@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
+from peer.care.reconcile import Reconcile
 from peer.care.row_repair import RowRepair
 from peer.care.sweep import Sweep
 from peer.cluster.explorer import Explorer
@@ -21,6 +22,7 @@ from peer.cluster.sync import Sync
 from peer.config import ADDRESSES_SECONDS, NodeConfig
 from peer.errors import LinkLost, Refused, RequestFailed, Unavailable
 from peer.files.chunk_service import ChunkService
+from peer.files.digest_service import DigestService
 from peer.files.row_service import RowService
 from peer.link import Reply, Served
 from peer.links import Links
@@ -33,9 +35,11 @@ from protocol.hashing import Buffer
 from protocol.identity import NodeId, short
 from protocol.layout import Layout, Member, unpack_partitions, weight_of
 from protocol.messages import (
+    BucketsGet,
     ChunkGet,
     ChunkPut,
     ChunksHave,
+    DigestsGet,
     Done,
     Hello,
     LayoutAnnounce,
@@ -53,6 +57,7 @@ from protocol.messages import (
     RowFetch,
     RowMerge,
     RowPublish,
+    RowsCompare,
     Status,
     StatusGet,
     SyncReport,
@@ -153,6 +158,10 @@ class Node:
         self.decider = Founder(self.node_id, self.layouts, self.liveness, self._is_empty, self.compute)
         self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.liveness.is_alive)
         self.row_service = RowService(self, self.rows, self.system, self._env.faults, self.row_repair.report)
+        self.digest_service = DigestService(self, self.rows, self.sync.unsynced, self._env.faults, self.row_repair.report)
+        self.reconcile = Reconcile(
+            self, self.rows, self.digest_service, lambda: self.layouts.current, self.links.peers, self.row_repair.report
+        )
         self.chunk_service = ChunkService(self, self.chunks, self._env.faults)
         self._listener: Listener = await self._env.network.listen(self.config.listen, self.links.accept)
         self.explorer = Explorer(
@@ -175,6 +184,7 @@ class Node:
         self._spawn(self.decider.run())
         self._spawn(self.sweep.run())
         self._spawn(self.row_repair.run())
+        self._spawn(self.reconcile.run())
         self._spawn(self._watch_key())
 
     async def stop(self) -> None:
@@ -294,6 +304,7 @@ class Node:
         self.liveness.peer_up(peer.node_id)
         self.explorer.keep(peer.node_id)
         self._spawn(self._greet(peer))
+        self.reconcile.peer_up(peer.node_id)
         self.sync.wake()
         self.sweep.wake()
 
@@ -344,6 +355,12 @@ class Node:
         match request:
             case PartitionPull():
                 return await self.row_service.pull(request)
+            case DigestsGet():
+                return self.digest_service.digests(peer.node_id, request)
+            case BucketsGet():
+                return self.digest_service.buckets(request)
+            case RowsCompare():
+                return await self.digest_service.compare(request)
             case LayoutAnnounce():
                 self._spawn(self._hear_of_layout(peer, request.cluster_id, request.version))
                 return Done()
@@ -412,6 +429,7 @@ class Node:
                 self._on_event(MembersChanged(self._members_told, members))
             self._members_told = members
         self._spawn(self._announce(layout))
+        self.reconcile.layout_changed()
         self.sync.wake()
         self.sweep.wake()
 

@@ -61,7 +61,7 @@ class Sync:
     def unsynced(self) -> list[int]:
         """Return the partitions that this node owns and has not synced, in order."""
         layout = self._layouts.current
-        if layout is None:
+        if layout is None or layout.version == self._complete_at:
             return []
         stamps = layout.stamps
         return [

@@ -24,6 +24,7 @@ from protocol.digest import PartitionDigest
 _PREFIX: Final = b"d"
 _END: Final = b"e"
 _BATCH: Final = 256
+_NO_ROWS: Final = PartitionDigest()
 
 Change = tuple[str, bytes, bytes]
 """Path, row digest before and row digest after; empty where there is no row."""
@@ -53,10 +54,10 @@ class RowDigests:
         return sorted(self._unknown)
 
     def of(self, partition: int) -> PartitionDigest | None:
-        """Return the digest of a partition, None while it is unknown."""
+        """Return the digest of a partition, to be read only; None while it is unknown."""
         if partition in self._unknown:
             return None
-        return self._known.get(partition) or PartitionDigest()
+        return self._known.get(partition, _NO_ROWS)
 
     def total(self, bitmap: bytes) -> int:
         """Return the sum of the digests of those of the partitions in `bitmap` that are known."""
@@ -66,7 +67,9 @@ class RowDigests:
         """Note changes of rows of one partition; return what belongs into the very commit that makes them, called next."""
         if partition in self._unknown:
             return []
-        digest = self._known.setdefault(partition, PartitionDigest())
+        digest = self._known.get(partition)
+        if digest is None:
+            digest = self._known[partition] = PartitionDigest()
         for path, before, after in changes:
             digest.replace(path, before, after)
         return [_record(partition, digest)]

@@ -15,6 +15,7 @@ import peer.files.row_service
 import peer.store.chunks
 import peer.store.rows
 import protocol.framing
+from peer.care.reconcile import Reconcile
 from peer.care.sweep import Sweep
 from peer.files.chunk_service import ChunkService
 from peer.files.operations import Operations
@@ -254,6 +255,18 @@ def _remover_looks_away() -> list[Patch]:
     return [(Operations, "_make_again", make_again)]
 
 
+def _reconcile_one_way() -> list[Patch]:
+    original = Reconcile._members
+
+    def members(self: Reconcile) -> Any:
+        return [node for node in original(self) if node > self._access.node_id]
+
+    async def give(self: Reconcile, *arguments: Any) -> None:
+        return
+
+    return [(Reconcile, "_members", members), (Reconcile, "_give", give)]
+
+
 BUGS: Final = {
     bug.name: bug
     for bug in (
@@ -278,6 +291,7 @@ BUGS: Final = {
         Bug("length-unchecked", "the length that a frame announces is believed", _length_unchecked),
         Bug("dots-reissued", "the counter of versions is not stored", _dots_reissued),
         Bug("last-writer-wins", "of two concurrent versions the one with the later clock is kept", _last_writer_wins),
+        Bug("reconcile-one-way", "of two replicas only the one with the lower id gets what it lacks", _reconcile_one_way),
     )
 }
 

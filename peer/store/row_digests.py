@@ -59,6 +59,11 @@ class RowDigests:
             return None
         return self._known.get(partition, _NO_ROWS)
 
+    def after(self, partition: int) -> int | None:
+        """Return the next known partition behind `partition` that has had rows, the first one at the end, None if there is none."""
+        known = sorted(self._known)
+        return next((each for each in known if each > partition), known[0] if known else None)
+
     def total(self, bitmap: bytes) -> int:
         """Return the sum of the digests of those of the partitions in `bitmap` that are known."""
         return sum(digest.total for partition, digest in self._known.items() if bitmap[partition >> 3] >> (partition & 7) & 1)

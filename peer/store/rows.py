@@ -204,6 +204,20 @@ class RowStore:
             damaged += await self._exclusively(partition, self._rebuild_digest)
         return damaged
 
+    async def verify_digest(self, partition: int) -> list[str]:
+        """Read all rows of `partition` and let its digest be unknown if it is not theirs; return the paths of damaged rows.
+
+        Changes go on meanwhile: then only the damage counts.
+        """
+        await self.drain()  # what is in the digest and not yet durable would be missed
+        kept = self.digests.of(partition)
+        before = kept.total if kept is not None else None
+        digest, damaged = await self._read_digest(partition)
+        kept = self.digests.of(partition)
+        if kept is not None and kept.total == before != digest.total:
+            await self._kv.commit(self.digests.forgotten(partition))
+        return damaged
+
     async def quarantine(self, partitions: Sequence[int]) -> None:
         """Set all rows of `partitions` aside: what was kept from an earlier life must not come back as if it were fresh."""
         await self._remove(partitions, keep=True)
@@ -288,6 +302,12 @@ class RowStore:
                 self.count -= not row.heads
 
     async def _rebuild_digest(self, partition: int) -> list[str]:
+        digest, damaged = await self._read_digest(partition)
+        await self._kv.commit(self.digests.rebuilt(partition, digest))
+        return damaged
+
+    async def _read_digest(self, partition: int) -> tuple[PartitionDigest, list[str]]:
+        """Return the digest of a partition as its rows are now, and the paths of those that are damaged and not in it."""
         digest = PartitionDigest()
         damaged: list[str] = []
         after, more = "", True
@@ -297,8 +317,7 @@ class RowStore:
                 digest.replace(path, b"", row)
             damaged += [path for path, row in found if not row]
             after = found[-1][0] if found else after
-        await self._kv.commit(self.digests.rebuilt(partition, digest))
-        return damaged
+        return digest, damaged
 
     async def _populated(self) -> list[int]:
         """Return the partitions that have rows."""

@@ -6,6 +6,7 @@ and never ask a node what it believes of itself. A judge raises `Violation`.
 
 from sims.oracles.base import Oracle, Violation
 from sims.oracles.bounds import Bounds
+from sims.oracles.convergence import RowsConverge
 from sims.oracles.durability import AckIsDurable, DotsAreUnique, RowsTravelWhole
 from sims.oracles.homes import ChunksAreHome
 from sims.oracles.integrity import CorruptionIsContained
@@ -36,4 +37,5 @@ def all_oracles() -> list[Oracle]:
         AppliedOnce(),
         ChunksAreHome(),
         CorruptionIsContained(),
+        RowsConverge(),
     ]

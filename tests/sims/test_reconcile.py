@@ -363,3 +363,16 @@ def test_a_damaged_row_is_found_on_the_way_and_healed_and_keeps_no_other_back(wh
         assert len({digest.total if digest is not None else None for digest in digests}) == 1
 
     World(6).run(story)
+
+
+def test_a_row_that_rots_is_found_and_healed_though_nothing_differs_and_nobody_reads() -> None:
+    async def story(world: World) -> None:
+        await formed(world, THREE)
+        rows = [row_of(number, folder=f"/d{number % 4}") for number in range(40)]
+        for name in THREE:
+            await give(world, name, rows)
+        world.machines["b"].storage.rot_row(rows[20].path, Random(1))
+        await until_one(world, THREE, 60.0)  # a disk that is damaged is not the same
+        assert not world.machines["b"].storage.databases["ns"].rotten
+
+    World(7).run(story)

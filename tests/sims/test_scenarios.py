@@ -26,7 +26,7 @@ CAUGHT = {
     "torn-tail": "chunk-not-synced",
 }
 """Scenarios and a bug that each of them has to notice."""
-SEEDS_TO_NOTICE = range(20)
+SEEDS_TO_NOTICE = range(40)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -4,7 +4,7 @@ import asyncio
 
 from protocol.layout import Layout
 from sims.oracles.base import Oracle
-from sims.oracles.rows import VALUE_HEADER_BYTES, is_rotten
+from sims.oracles.disks import VALUE_HEADER_BYTES, is_rotten
 from sims.world import Machine
 
 CONVERGENCE_SECONDS = 60.0

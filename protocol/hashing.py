@@ -21,6 +21,7 @@ CONTEXT_RANGE: Final = "shoal 1 row range"
 CONTEXT_DIGEST_PATH: Final = "shoal 1 digest path"
 CONTEXT_LAYOUT: Final = "shoal 1 layout record"
 CONTEXT_TURN: Final = "shoal 1 proposer turn"
+CONTEXT_MEMBER: Final = "shoal 1 member"
 CONTEXT_STORED: Final = "shoal 1 stored value"
 
 

@@ -82,3 +82,9 @@ PART_POWER = 12
 PARTITIONS = 1 << PART_POWER
 REPLICAS_MAX = 9
 """Columns of the partition table: M = 2R-1 with R up to 5."""
+
+# -- membership --------------------------------------------------------------
+CLAIMS_PER_MESSAGE_MAX = 64
+"""News of members in one message: 3 KiB."""
+MEMBERS_KNOWN_MAX = 4096
+"""Members that a node remembers, the dead of the last three days included: all of them fit one frame."""

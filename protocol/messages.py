@@ -672,11 +672,95 @@ class RowsCompare(Request):
     rows: Annotated[tuple[RowMark, ...], Items(limits.MARKS_MAX)]
 
 
+# -- membership --------------------------------------------------------------
+
+
+class MemberState(IntEnum):
+    """What is held of a member. Of two claims about one incarnation the one with the higher number stands."""
+
+    ALIVE = 1
+    DRAINING = 2
+    """Alive, and about to leave."""
+    SUSPECT = 3
+    REFUSED = 4
+    """In claims only: suspect, and its port refuses whoever dials it."""
+    DEAD = 5
+    LEFT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class MemberClaim:
+    """What is claimed of one member. Only the member itself claims ALIVE, DRAINING and LEFT, each time with a higher incarnation."""
+
+    node_id: NodeIdField
+    state: MemberState
+    incarnation: U64
+    """`boot << 20 | refutations` of the member."""
+    accuser: Annotated[NodeId, Binary(NODE_ID_BYTES, NODE_ID_BYTES, or_empty=True)]
+    """Who saw that the member does not answer, or refuses; empty but for SUSPECT and REFUSED."""
+    age_seconds: U32
+    """Of DEAD and LEFT: for how long the sender has known it, rounded up. 0 for all else."""
+
+
+MemberClaims = Annotated[tuple[MemberClaim, ...], Items(limits.CLAIMS_PER_MESSAGE_MAX)]
+"""News to pass on; what the sender holds against the receiver comes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAck(Answer):
+    """Here I am; or whether the target of a `ProbeIndirect` is there. Where a claim of the request is outdated, it names what stands."""
+
+    TYPE: ClassVar[int] = 81
+    reached: Flag
+    """False only in the answer to a `ProbeIndirect`: the target was silent, but the answering node is well."""
+    claims: MemberClaims
+
+
+@dataclass(frozen=True, slots=True)
+class Probe(Request):
+    """Are you there? And here are news: gossip is a probe that nobody waits for."""
+
+    TYPE: ClassVar[int] = 80
+    ANSWER: ClassVar[type[Answer]] = ProbeAck
+    deadline_milliseconds: DeadlineMilliseconds
+    claims: MemberClaims
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeIndirect(Request):
+    """Is `target` there? Answered once it has answered, or when four fifths of the deadline have passed."""
+
+    TYPE: ClassVar[int] = 82
+    ANSWER: ClassVar[type[Answer]] = ProbeAck
+    deadline_milliseconds: DeadlineMilliseconds
+    target: NodeIdField
+    claims: MemberClaims
+
+
+@dataclass(frozen=True, slots=True)
+class Members(Answer):
+    """All that the answering node holds of all members, itself included; nothing when the digests are equal."""
+
+    TYPE: ClassVar[int] = 85
+    claims: Annotated[tuple[MemberClaim, ...], Items(limits.MEMBERS_KNOWN_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class MembersGet(Request):
+    """Whom do you know? I hold members of this digest (`protocol.members.member_hash`)."""
+
+    TYPE: ClassVar[int] = 84
+    ANSWER: ClassVar[type[Answer]] = Members
+    deadline_milliseconds: DeadlineMilliseconds
+    digest: Digest
+
+
 MESSAGES: tuple[type[Message], ...] = (
     Hello, Ping, Pong, Credit, Cancel, Close, Failure, Done,
     PeersGet, Peers, LayoutGet, LayoutIs, LayoutAnnounce, SyncReport, StatusGet, Status,
     RowPublish, Published, RowMerge, RowFetch, RowIs, ListFetch, ListPage, PartitionPull, PulledRows,
-    ChunkPut, ChunkStored, ChunkGet, ChunkData, ChunksHave, ChunksHeld, LayoutPrepare, LayoutVote, LayoutAccept,
+    ChunkPut, ChunkStored, ChunkGet, ChunkData, ChunksHave, ChunksHeld,
+    LayoutPrepare, LayoutVote, LayoutAccept, Probe, ProbeAck, ProbeIndirect, MembersGet, Members,
     DigestsGet, DigestsAre, BucketsGet, BucketsAre, RowsCompare, RowsDiffer,
 )  # fmt: skip
 """Every message type."""

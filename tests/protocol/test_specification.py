@@ -26,7 +26,9 @@ from protocol.messages import MESSAGES, Answer, Carrier, Control, Message, Reque
 SPECIFICATION = Path(__file__).parents[2] / "protocol" / "README.md"
 VECTORS = Path(__file__).parents[1] / "data" / "wire"
 
-ENUMS: tuple[type[IntEnum], ...] = (messages.LinkKind, messages.Role, messages.Verdict, versions.Kind, manifest.ChunkTag)
+ENUMS: tuple[type[IntEnum], ...] = (
+    messages.LinkKind, messages.Role, messages.Verdict, messages.MemberState, versions.Kind, manifest.ChunkTag,
+)  # fmt: skip
 VALUES: tuple[type[Any], ...] = (
     messages.PeerInfo,
     messages.PeerStatus,
@@ -38,6 +40,7 @@ VALUES: tuple[type[Any], ...] = (
     versions.Row,
     layout.Member,
     layout.LayoutRecord,
+    messages.MemberClaim,
 )
 ALIASES: tuple[tuple[ModuleType, str], ...] = (
     (fields, "ClusterIdField"),
@@ -46,6 +49,7 @@ ALIASES: tuple[tuple[ModuleType, str], ...] = (
     (fields, "PartitionBitmap"),
     (messages, "BucketBitmap"),
     (messages, "LayoutBytes"),
+    (messages, "MemberClaims"),
     (messages, "NameBound"),
     (messages, "RowMark"),
     (versions, "Vector"),

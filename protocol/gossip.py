@@ -5,6 +5,7 @@ and of those the newest, so that fresh news do not wait behind what most have he
 time and of peers. Used by `protocol.membership`.
 """
 
+from collections.abc import Container
 from typing import Final
 
 from protocol.identity import NodeId
@@ -37,17 +38,21 @@ class GossipQueue:
         self._drop(claim.node_id)
         self._place(claim, 0)
 
-    def take(self, count: int, members: int) -> tuple[MemberClaim, ...]:
-        """Return up to `count` claims for one peer; of a cluster of so many members."""
+    def take(self, count: int, members: int, known: Container[NodeId] = ()) -> tuple[MemberClaim, ...]:
+        """Return up to `count` claims for one peer, of a cluster of so many members; none about whom it has just spoken itself."""
         if not self._counts:
             return ()
         taken: list[tuple[MemberClaim, int]] = []
+        kept: list[tuple[MemberClaim, int]] = []
         for sent, claims in enumerate(self._by_count):
             while claims and len(taken) < count:
                 node_id, claim = claims.popitem()
                 del self._counts[node_id]
-                taken.append((claim, sent + 1))
-        for claim, sent in reversed(taken):
+                if node_id in known:
+                    kept.append((claim, sent))
+                else:
+                    taken.append((claim, sent + 1))
+        for claim, sent in (*reversed(kept), *reversed(taken)):
             if sent < transmissions_of(members):
                 self._place(claim, sent)
         return tuple(claim for claim, _ in taken)

@@ -101,7 +101,8 @@ class MemberTable:
     def add(self, node_id: NodeId, now: float) -> Record | None:
         """Return a record, of somebody who has never been there, or None when there is no room."""
         if len(self._records) >= limits.MEMBERS_KNOWN_MAX:
-            gone = min((record for record in self if not record.is_live), key=lambda record: record.since, default=None)
+            others = (record for record in self if not record.is_live and record.node_id != self._node_id)
+            gone = min(others, key=lambda record: record.since, default=None)
             if gone is None:
                 return None
             del self._records[gone.node_id]

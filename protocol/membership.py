@@ -17,6 +17,9 @@ its *health score*, which slows its probing down; and a node that stood still li
 
 A process that is killed closes its sockets: whose links broke and whose port then refuses is dead as soon as two members saw it.
 
+Whether a disk was cloned or rolled back is no matter of gossip, where one corrupt record would retire a cluster: only hellos tell, first
+hand.
+
 | parameter | value |
 |---|---|
 | probe period, timeout | 1 s, 0.5 s, both times 1 + health score |
@@ -36,7 +39,7 @@ The caller carries out `take_effects` after each call, and calls `tick` at `next
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any, Final
@@ -64,6 +67,8 @@ HELPERS: Final = 3
 HELPER_SHARE: Final = 0.8
 """A helper says no after this share of its deadline, so that the word is there in time."""
 HEALTH_MAX: Final = 7
+HELPER_SECONDS_MAX: Final = PROBE_TIMEOUT_SECONDS * (1 + HEALTH_MAX)
+"""The sickest node gives a helper so long. Whatever else it names as its deadline, no timer outlasts this."""
 LAST_QUESTION_SECONDS: Final = 0.5
 LAG_SECONDS: Final = 0.25
 """A timer that is later than this says that the own event loop stood still."""
@@ -76,6 +81,7 @@ ANSWER_MILLISECONDS: Final = 2000
 """How long a peer has for gossip and comparisons; nothing depends on the answer."""
 RELAYS_MAX: Final = 256
 """Probes on behalf of others under way at once; of more, the oldest is given up."""
+_NOTHING: Final[Mapping[NodeId, bool]] = {}
 
 def compare_seconds(members: int) -> float:
     """Return how often a node compares with another: 30 s, and 30 s more for each doubling above 32 members."""
@@ -200,8 +206,8 @@ class Membership:
         self._wake(now)
         match request:
             case Probe():
-                outdated = [claim for claim in request.claims if not self._learn(now, claim)]
-                self._reply(token, ProbeAck(True, self._claims_for(now, self._table.get(sender), outdated)))
+                told = {claim.node_id: self._learn(now, claim) for claim in request.claims}
+                self._reply(token, ProbeAck(True, self._claims_for(now, self._table.get(sender), told)))
             case ProbeIndirect():
                 for claim in request.claims:
                     self._learn(now, claim)
@@ -337,14 +343,13 @@ class Membership:
         self._learn(now, MemberClaim(record.node_id, MemberState.DEAD, record.incarnation, NodeId(b""), 0))
 
     def _refute(self, now: float, claim: MemberClaim) -> bool:
-        """Judge a claim about this node; return False if it is outdated. What is said of a later life of it has no answer from this one."""
+        """Answer a claim about this node; return False if there is an answer. What is said of a later life of it has none from this one."""
         own = self._own
-        held = (own.incarnation, own.state)
-        is_accused = (claim.incarnation, claim.state) > held and boot_of(claim.incarnation) == boot_of(own.incarnation)
-        if is_accused and own.state is not MemberState.LEFT:
+        is_accused = (claim.incarnation, claim.state) > (own.incarnation, own.state)
+        if is_accused and boot_of(claim.incarnation) == boot_of(own.incarnation) and own.state is not MemberState.LEFT:
             self._worsen(1)
             self._speak(now, own.state, claim.incarnation + 1)
-        return (claim.incarnation, claim.state) >= held
+        return (claim.incarnation, claim.state) >= (own.incarnation, own.state)
 
     def _speak(self, now: float, state: MemberState, incarnation: int | None = None) -> None:
         """Claim something of this node itself, under its next incarnation; one that has no next within its life repeats the last."""
@@ -382,14 +387,17 @@ class Membership:
         """Tell a member what is held against it, before all others (Lifeguard, buddy system)."""
         self._send(record.node_id, Probe(ANSWER_MILLISECONDS, self._claims_for(now, record)))
 
-    def _claims_for(self, now: float, peer: Record | None, outdated: Sequence[MemberClaim] = ()) -> tuple[MemberClaim, ...]:
-        """Return what a message to a member carries: what is held against it; what stands where it is `outdated`; news, if it is well."""
+    def _claims_for(self, now: float, peer: Record | None, told: Mapping[NodeId, bool] = _NOTHING) -> tuple[MemberClaim, ...]:
+        """Return what a message to a member carries: what is held against it; what stands where it was wrong; news, if it is well.
+
+        `told` says of whom it has just spoken, and whether it was right.
+        """
         most = limits.CLAIMS_PER_MESSAGE_MAX
-        known = (self._table.get(claim.node_id) for claim in outdated)
+        known = (self._table.get(node_id) for node_id, was_right in told.items() if not was_right)
         first = [_claim_of(now, record) for record in known if record is not None and record is not peer]
         if peer is not None and not _seems_well(peer):
             return (_claim_of(now, peer), *first)[:most]
-        return (*first, *self._queue.take(most - len(first), self._table.live_count))
+        return (*first, *self._queue.take(most - len(first), self._table.live_count, told))
 
     # -- probes --------------------------------------------------------------
 
@@ -441,7 +449,7 @@ class Membership:
 
     def _relay(self, now: float, request: ProbeIndirect, token: object) -> None:
         """Probe a member on behalf of another one."""
-        patience_seconds = request.deadline_milliseconds / 1000 * HELPER_SHARE
+        patience_seconds = min(request.deadline_milliseconds / 1000, HELPER_SECONDS_MAX) * HELPER_SHARE
         sent = self._send(request.target, Probe(_milliseconds(patience_seconds), self._claims_for(now, self._table.get(request.target))))
         self._relays[sent.serial] = token
         self._at(now + patience_seconds, self._relay_due, (sent.serial, request.target))

@@ -42,6 +42,7 @@ from protocol.fields import (
     PathField,
     ReasonField,
     Text,
+    Unsigned,
 )
 from protocol.identity import NODE_ID_BYTES, NodeId
 from protocol.manifest import Content
@@ -694,7 +695,7 @@ class MemberClaim:
 
     node_id: NodeIdField
     state: MemberState
-    incarnation: U64
+    incarnation: Annotated[int, Unsigned(52)]
     """`boot << 20 | refutations` of the member."""
     accuser: Annotated[NodeId, Binary(NODE_ID_BYTES, NODE_ID_BYTES, or_empty=True)]
     """Who saw that the member does not answer, or refuses; empty but for SUSPECT and REFUSED."""

@@ -124,7 +124,7 @@ Row = tuple[Sequence[str], bool]
 def detection_rows() -> Iterator[Row]:
     """Yield what the first question is answered by."""
     for fault, name in (("kill", "kill -9"), ("lose_power", "power loss")):
-        for members, runs in ((5, 400), (10, 200), (100, 40)):
+        for members, runs in ((5, 400), (10, 200), (100, 100)):
             median, most = (1.0, 3.0) if fault == "kill" else (9.0 if members == 100 else 6.0, 15.0)
             found = detection(members, fault, runs)
             figures = [share(times, of) for times in (found.observers, found.everywhere) for of in (0.5, 0.99)]

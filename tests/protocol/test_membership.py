@@ -642,7 +642,7 @@ def every_life_begins_alike(patch: pytest.MonkeyPatch) -> None:
 
 def the_outdated_is_let_pass(patch: pytest.MonkeyPatch) -> None:
     claims_for = Membership._claims_for
-    patch.setattr(Membership, "_claims_for", lambda self, now, peer, outdated=(): claims_for(self, now, peer))
+    patch.setattr(Membership, "_claims_for", lambda self, now, peer, told=(): claims_for(self, now, peer))
 
 
 def anybody_confirms_often(patch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ one run: nothing of the node knows of it. `python -m sims --planted all` finds e
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -223,17 +223,6 @@ def _last_writer_wins() -> list[Patch]:
     return [(peer.store.rows, "merge", latest), (peer.files.quorum, "merge", latest)]
 
 
-def _damaged_row_unlisted() -> list[Patch]:
-    async def collect(self: RowStore, first: bytes, end: bytes, rows_max: int, bytes_max: int) -> tuple[list[Row], bool]:
-        rows: list[Row] = []
-        for key, value in await self._kv.range(first, end, rows_max):
-            with suppress(RowCorrupt):
-                rows.append(peer.store.rows._row(key, value))
-        return rows, False
-
-    return [(RowStore, "_collect", collect)]
-
-
 def _top_up_left() -> list[Patch]:
     async def push(self: Sweep, chunk_id: Any, home: Any) -> bool:
         return True
@@ -278,7 +267,6 @@ BUGS: Final = {
         Bug("fallback-in-row-quorum", "a node that is no replica counts in the quorum of a row", _fallback_in_row_quorum, 7),
         Bug("corrupt-chunk-served", "a chunk is served without a look at its hash", _corrupt_chunk_served),
         Bug("damaged-row-absent", "a row that fails its checksum votes as if it did not exist", _damaged_row_absent),
-        Bug("damaged-row-unlisted", "a listing leaves out a row that fails its checksum", _damaged_row_unlisted),
         Bug("top-up-left", "a home that lacks a chunk is believed to have been sent it", _top_up_left),
         Bug("removed-folder-left", "a put does not look whether its folder was removed meanwhile", _removed_folder_left),
         Bug("remover-looks-away", "who finds that a folder should be there again does not make it", _remover_looks_away),

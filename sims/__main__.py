@@ -4,6 +4,7 @@ Exit codes: 0 nothing was violated, 1 a promise was, 2 wrong usage, 3 a worker p
 """
 
 import argparse
+import gc
 import json
 import logging
 import multiprocessing
@@ -53,6 +54,7 @@ class Usage(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    gc.freeze()  # what was imported is no world's garbage: the collector need not go through it after every run
     logging.getLogger("peer").addHandler(logging.NullHandler())  # nodes warn of damage that is wanted here
     parser = _parser()
     options = parser.parse_args(arguments)

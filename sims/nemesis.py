@@ -71,115 +71,182 @@ class Nemesis:
     # -- one fault -----------------------------------------------------------
 
     async def _inject(self, fault: Fault, random: Random) -> None:
-        world = self._world
-        kind = fault.kind
-        machine = world.machines[fault.machines[0]] if fault.machines else None
-        match kind:
-            case "power-cut" | "silent-power-cut" | "kill" | "stop":
-                assert machine is not None
-                if machine.node is not None:
-                    self._count(fault)
-                    if kind == "kill":
-                        world.kill(machine.name)
-                    elif kind == "stop":
-                        await world.stop(machine.name)
-                    else:
-                        world.crash(machine.name, silent=kind == "silent-power-cut")
-                    await self._start_again(machine.name, fault.seconds)
-            case "crash-at-step":
-                assert machine is not None
-                if machine.is_up:
-                    state, host = machine.storage.state, machine.host
-                    state.steps_left, before = fault.number, state.cuts_at_step
-                    while self._is_up(machine.name) and machine.host == host:
-                        await asyncio.sleep(0.05)
-                    if state.cuts_at_step > before:
-                        self._count(fault)
-                        await self._start_again(machine.name, fault.seconds)
-            case "restart-storm":
-                assert machine is not None
-                if machine.is_up:
-                    self._count(fault)
-                for _ in range(fault.number):
-                    if machine.is_up:
-                        world.kill(machine.name)
-                    await self._start_again(machine.name, fault.seconds)
-                    await asyncio.sleep(random.uniform(0, STORM_UP_SECONDS))
-            case "blackout":
-                self._count(fault)
-                for name in fault.machines:
-                    if world.machines[name].is_up:
-                        world.crash(name, silent=True)
-                for name in fault.machines:
-                    self._later(random.uniform(0.1, max(0.2, fault.seconds)), partial(self._start, name))
-            case "pause":
-                assert machine is not None
-                if machine.is_up:
-                    host = machine.host
-                    self._count(fault)
-                    world.loop.pause(host)
-                    await asyncio.sleep(fault.seconds)
-                    world.loop.resume(host)
-            case "sync-error":
-                assert machine is not None
-                self._count(fault)
-                machine.storage.fail_next_sync()
-            case "wipe":
-                assert machine is not None
-                self._count(fault)
-                if machine.is_up:
-                    world.crash(machine.name)
-                world.wipe(machine.name)
-                await self._start_again(machine.name, fault.seconds)
-            case "lost-index":
-                assert machine is not None
-                if machine.is_up:
-                    self._count(fault)
-                    world.kill(machine.name)
-                    machine.storage.damage("chunk")
-                    await self._start_again(machine.name, fault.seconds)
-            case "partition" | "bridge" | "one-way" | "swizzle" | "slow-link" | "reset":
-                await self._inject_into_network(fault, random)
-            case "clock-jump":
-                assert machine is not None
-                self._count(fault)
-                machine.clock.offset_milliseconds += fault.number
-                machine.clock.drift = random.uniform(-0.1, 0.1)
-            case "garbage":
-                assert machine is not None
-                if machine.node is not None:
-                    self._count(fault)
-                    await self._send_garbage(machine, fault.number, random)
-            case "client-death":
-                self._count(fault)
-                self._kill_client(fault.number)
-            case _:
-                assert machine is not None
-                await self._inject_into_disk(fault, machine, random)
+        """Carry out a fault: the method has its name."""
+        await getattr(self, "_" + fault.kind.replace("-", "_"))(fault, random)
 
-    async def _inject_into_network(self, fault: Fault, random: Random) -> None:
-        lan, kind = self._world.lan, fault.kind
-        if kind == "reset":
-            if lan.reset(*fault.machines[:2]):
-                self._count(fault)
-            return
-        if kind == "slow-link":
+    # -- power and processes -------------------------------------------------
+
+    async def _power_cut(self, fault: Fault, random: Random) -> None:
+        await self._end_node(fault, self._world.crash)
+
+    async def _silent_power_cut(self, fault: Fault, random: Random) -> None:
+        await self._end_node(fault, partial(self._world.crash, silent=True))
+
+    async def _kill(self, fault: Fault, random: Random) -> None:
+        await self._end_node(fault, self._world.kill)
+
+    async def _end_node(self, fault: Fault, end: Callable[[str], None]) -> None:
+        machine = self._machine(fault)
+        if machine.node is not None:
             self._count(fault)
-            one, other = fault.machines[:2]
-            for source, target in ((one, other), (other, one)):
-                lan.slow(source, target, float(fault.number))
-            await asyncio.sleep(fault.seconds)
-            for source, target in ((one, other), (other, one)):
-                lan.slow(source, target, None)
+            end(machine.name)
+            await self._start_again(machine.name, fault.seconds)
+
+    async def _stop(self, fault: Fault, random: Random) -> None:
+        machine = self._machine(fault)
+        if machine.node is not None:
+            self._count(fault)
+            await self._world.stop(machine.name)
+            await self._start_again(machine.name, fault.seconds)
+
+    async def _crash_at_step(self, fault: Fault, random: Random) -> None:
+        machine = self._machine(fault)
+        if not machine.is_up:
             return
+        state, host = machine.storage.state, machine.host
+        state.steps_left, before = fault.number, state.cuts_at_step
+        while self._is_up(machine.name) and machine.host == host:
+            await asyncio.sleep(0.05)
+        if state.cuts_at_step > before:
+            self._count(fault)
+            await self._start_again(machine.name, fault.seconds)
+
+    async def _restart_storm(self, fault: Fault, random: Random) -> None:
+        machine = self._machine(fault)
+        if machine.is_up:
+            self._count(fault)
+        for _ in range(fault.number):
+            if machine.is_up:
+                self._world.kill(machine.name)
+            await self._start_again(machine.name, fault.seconds)
+            await asyncio.sleep(random.uniform(0, STORM_UP_SECONDS))
+
+    async def _blackout(self, fault: Fault, random: Random) -> None:
         self._count(fault)
-        if kind == "swizzle":
-            half = fault.seconds / 2
-            for name in fault.machines:
-                begin, end = random.uniform(0, half), half + random.uniform(0, half)
-                self._later(begin, partial(self._cut, list(self._around(name)), end - begin))
-            return
+        for name in fault.machines:
+            if self._is_up(name):
+                self._world.crash(name, silent=True)
+        for name in fault.machines:
+            self._later(random.uniform(0.1, max(0.2, fault.seconds)), partial(self._start, name))
+
+    async def _pause(self, fault: Fault, random: Random) -> None:
+        machine = self._machine(fault)
+        if machine.is_up:
+            host = machine.host
+            self._count(fault)
+            self._world.loop.pause(host)
+            await asyncio.sleep(fault.seconds)
+            self._world.loop.resume(host)
+
+    async def _client_death(self, fault: Fault, random: Random) -> None:
+        self._count(fault)
+        host = self._clients[fault.number]
+        machine, _, life = host.partition("#")
+        self._world.kill_client(host)
+        self._clients[fault.number] = f"{machine}#{int(life) + 1}"
+
+    async def _clock_jump(self, fault: Fault, random: Random) -> None:
+        machine = self._machine(fault)
+        self._count(fault)
+        machine.clock.offset_milliseconds += fault.number
+        machine.clock.drift = random.uniform(-0.1, 0.1)
+
+    # -- disks ---------------------------------------------------------------
+
+    async def _wipe(self, fault: Fault, random: Random) -> None:
+        machine = self._machine(fault)
+        self._count(fault)
+        if machine.is_up:
+            self._world.crash(machine.name)
+        self._world.wipe(machine.name)
+        await self._start_again(machine.name, fault.seconds)
+
+    async def _lost_index(self, fault: Fault, random: Random) -> None:
+        machine = self._machine(fault)
+        if machine.is_up:
+            self._count(fault)
+            self._world.kill(machine.name)
+            machine.storage.damage("chunk")
+            await self._start_again(machine.name, fault.seconds)
+
+    async def _sync_error(self, fault: Fault, random: Random) -> None:
+        self._count(fault)
+        self._machine(fault).storage.fail_next_sync()
+
+    async def _rot_chunk(self, fault: Fault, random: Random, *, unreadable: bool = False) -> None:
+        state = self._machine(fault).storage.state
+        files = state.chunk_files()
+        if files:
+            self._count(fault)
+            state.damage(files[fault.number % len(files)], random, unreadable=unreadable)
+
+    async def _unreadable(self, fault: Fault, random: Random) -> None:
+        await self._rot_chunk(fault, random, unreadable=True)
+
+    async def _rot_row(self, fault: Fault, random: Random) -> None:
+        database = self._machine(fault).storage.databases.get("ns")
+        keys = [key for key in database.keys if key.startswith(b"r")] if database is not None else []
+        if database is not None and keys:
+            self._count(fault)
+            database.rot(keys[fault.number % len(keys)], random)
+
+    async def _misdirect(self, fault: Fault, random: Random) -> None:
+        state = self._machine(fault).storage.state
+        before = state.misdirected
+        state.misdirects += 1
+        while state.misdirected == before:
+            await asyncio.sleep(0.05)
+        self._count(fault)
+
+    async def _slow_disk(self, fault: Fault, random: Random) -> None:
+        state = self._machine(fault).storage.state
+        self._count(fault)
+        state.slowness = SLOW_DISK
+        await asyncio.sleep(fault.seconds)
+        state.slowness = 1.0
+
+    async def _full_disk(self, fault: Fault, random: Random) -> None:
+        state = self._machine(fault).storage.state
+        self._count(fault)
+        state.total_bytes = FULL_DISK_BYTES
+        await asyncio.sleep(fault.seconds)
+        state.total_bytes = TOTAL_BYTES
+
+    async def _lying_disk(self, fault: Fault, random: Random) -> None:
+        state = self._machine(fault).storage.state
+        self._count(fault)
+        state.is_lying = True
+        await asyncio.sleep(fault.seconds)
+        state.is_lying = False
+
+    # -- network -------------------------------------------------------------
+
+    async def _reset(self, fault: Fault, random: Random) -> None:
+        if self._world.lan.reset(*fault.machines[:2]):
+            self._count(fault)
+
+    async def _slow_link(self, fault: Fault, random: Random) -> None:
+        lan = self._world.lan
+        self._count(fault)
+        one, other = fault.machines[:2]
+        for source, target in ((one, other), (other, one)):
+            lan.slow(source, target, float(fault.number))
+        await asyncio.sleep(fault.seconds)
+        for source, target in ((one, other), (other, one)):
+            lan.slow(source, target, None)
+
+    async def _swizzle(self, fault: Fault, random: Random) -> None:
+        self._count(fault)
+        half = fault.seconds / 2
+        for name in fault.machines:
+            begin, end = random.uniform(0, half), half + random.uniform(0, half)
+            self._later(begin, partial(self._cut, list(self._around(name)), end - begin))
+
+    async def _partition(self, fault: Fault, random: Random) -> None:
+        self._count(fault)
         await self._cut(self._cuts(fault, random), fault.seconds)
+
+    _bridge = _one_way = _partition
 
     def _cuts(self, fault: Fault, random: Random) -> list[tuple[str, str]]:
         group = set(fault.machines)
@@ -210,42 +277,11 @@ class Nemesis:
         for pair in pairs:
             self._world.lan.mend(*pair)
 
-    async def _inject_into_disk(self, fault: Fault, machine: Machine, random: Random) -> None:
-        state, kind = machine.storage.state, fault.kind
-        if kind in ("rot-chunk", "unreadable"):
-            files = state.chunk_files()
-            if files:
-                self._count(fault)
-                state.damage(files[fault.number % len(files)], random, unreadable=kind == "unreadable")
-        elif kind == "rot-row":
-            database = machine.storage.databases.get("ns")
-            keys = [key for key in database.keys if key.startswith(b"r")] if database is not None else []
-            if database is not None and keys:
-                self._count(fault)
-                database.rot(keys[fault.number % len(keys)], random)
-        elif kind == "misdirect":
-            before = state.misdirected
-            state.misdirects += 1
-            while state.misdirected == before:
-                await asyncio.sleep(0.05)
+    async def _garbage(self, fault: Fault, random: Random) -> None:
+        machine = self._machine(fault)
+        if machine.node is not None:
             self._count(fault)
-        elif kind == "slow-disk":
-            self._count(fault)
-            state.slowness = SLOW_DISK
-            await asyncio.sleep(fault.seconds)
-            state.slowness = 1.0
-        elif kind == "full-disk":
-            self._count(fault)
-            state.total_bytes = FULL_DISK_BYTES
-            await asyncio.sleep(fault.seconds)
-            state.total_bytes = TOTAL_BYTES
-        elif kind == "lying-disk":
-            self._count(fault)
-            state.is_lying = True
-            await asyncio.sleep(fault.seconds)
-            state.is_lying = False
-        else:
-            raise AssertionError(kind)
+            await self._send_garbage(machine, fault.number, random)
 
     async def _send_garbage(self, machine: Machine, number: int, random: Random) -> None:
         """Send bytes that no node would send. Whoever took them for a frame would wait for more of it, and keep the connection."""
@@ -291,12 +327,6 @@ class Nemesis:
 
         self._tasks.append(asyncio.get_running_loop().create_task(run()))
 
-    def _kill_client(self, number: int) -> None:
-        host = self._clients[number]
-        machine, _, life = host.partition("#")
-        self._world.kill_client(host)
-        self._clients[number] = f"{machine}#{int(life) + 1}"
-
     def _stopped(self, name: str) -> None:
         """A node has stopped because its storage failed; a person comes and starts it again."""
         if not self._is_over:
@@ -314,6 +344,9 @@ class Nemesis:
         await asyncio.sleep(0)
         while not task.done() and self._is_up(name):
             await asyncio.sleep(0.01)
+
+    def _machine(self, fault: Fault) -> Machine:
+        return self._world.machines[fault.machines[0]]
 
     def _is_up(self, name: str) -> bool:
         return self._world.machines[name].is_up

@@ -85,7 +85,6 @@ def run_scenario(story: Callable[[World], Awaitable[None]], seed: int, *, trace:
 
 def _live(world: World, story: Callable[[World], Coroutine[object, object, None]], seconds_max: float, outcome: Outcome) -> None:
     """Run a story to its end and write down what came of it."""
-    gc.freeze()  # what was there before is none of this world's garbage: the collector need not go through it
     try:
         world.run(story, seconds_max=seconds_max)
     except Violation as violation:
@@ -103,7 +102,6 @@ def _live(world: World, story: Callable[[World], Coroutine[object, object, None]
     if outcome.violation is not None:
         world.trace.note("world", "VIOLATION", invariant=outcome.violation.invariant)
     gc.collect()
-    gc.unfreeze()
 
 
 def _where(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from peer.errors import NoSuchPath, ShoalError
+from protocol.manifest import ChunkTag, chunk_id_of
 from sims.__main__ import main
 from sims.disk import SimFile
 from sims.formed import switch_on
@@ -26,6 +27,7 @@ from sims.history import ABSENT, OK, UNKNOWN, History, Listing, Seen, Write
 from sims.loop import Deadlock, Livelock, OutOfTime
 from sims.oracles import Violation
 from sims.oracles.base import Oracle
+from sims.oracles.disks import has_chunk
 from sims.oracles.durability import AckIsDurable
 from sims.oracles.register import AppliedOnce, FailedStaysInvisible, ListingIsComplete, NothingIsLost, OnlyWhatWasPut, ReadsAreFresh
 from sims.plan import DAMAGING, FAULTS, OPERATIONS, BadPlan, Fault, Operation, Plan, plan_from_json, plan_from_seed
@@ -263,21 +265,23 @@ def test_a_judge_tells_right_from_wrong(oracle: type[Oracle], what: History, exp
 
 
 def test_a_fragile_disk_that_has_done_no_harm_is_judged_as_any_other() -> None:
-    world, oracle, path, chunk = World(1), AckIsDurable(), "c/00/00", b"chunk"
+    world, oracle, chunk = World(1), AckIsDurable(), b"chunk"
+    chunk_id = chunk_id_of(ChunkTag.DATA, chunk)
+    path = f"c/{chunk_id[1]:02x}/{chunk_id.hex()}"
     oracle.begin(world, Plan(1, fragile=("a",)), History())
     machine = world.machine("a")
     state = machine.storage.state
     file = state.names[path] = SimFile(bytes(64) + chunk)
-    assert not oracle._has_chunk(machine, path, chunk)
+    assert not has_chunk(machine, chunk)
     state.has_lied = True
-    assert oracle._has_chunk(machine, path, chunk)
+    assert has_chunk(machine, chunk)
     state.has_lied = False
     state.durable_names[path] = file
-    assert not oracle._has_chunk(machine, path, chunk)
+    assert not has_chunk(machine, chunk)
     file.durable = file.content
-    assert oracle._has_chunk(machine, path, chunk)
+    assert has_chunk(machine, chunk)
     state.damage(path, Random(1))
-    assert oracle._has_chunk(machine, path, chunk)
+    assert has_chunk(machine, chunk)
     machine.host, machine.lossy_at = "a#1", 0.0
     write_began = write(1, "x", 1, 2)
     world.loop.time = lambda: 1.5  # type: ignore[method-assign]

@@ -520,9 +520,10 @@ class Operations:
     async def _make_again(self, folder: str) -> None:
         """Mark a folder and those above it, whatever is remembered of them: somebody else may have removed them all."""
         folders = [*ancestors(folder), folder]
-        for each in folders:
-            self._known_folders.pop(each, None)
-        await self._make_folders(folders)
+        async with self._making_folders:  # who marked one before it was removed remembers it when he is done: forget it after that
+            for each in folders:
+                self._known_folders.pop(each, None)
+            await self._make_missing_folders(folders)
 
     def _forget_folders(self, folder: str) -> None:
         for known in [known for known in self._known_folders if known == folder or known.startswith(f"{folder}/")]:

@@ -147,9 +147,10 @@ class ListingIsComplete(Oracle):
                     self._check(listing, path, name_of(path) in names, who)
             known = {name_of(path) for path in self.history.paths() if parent_of(path) == listing.folder}
             folders = {path for written in self.history.paths() for path in _above(written)}
-            made = {operation.path for operation in self.plan.operations if operation.kind == "mkdir"}
+            made = {f"{operation.path}/" for operation in self.plan.operations if operation.kind == "mkdir"}
+            folders |= {folder for path in made for folder in _above(path)}
             for name in names:
-                if name not in known and join(listing.folder, name) not in folders | made:
+                if name not in known and join(listing.folder, name) not in folders:
                     raise self.violated("I8", f"{who} has {name}, which nobody ever put")
             for write in self.history.writes:
                 self._check_folders(listing, write, who)

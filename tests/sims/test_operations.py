@@ -11,6 +11,7 @@ import pytest
 
 from peer.client.streams import RemoteReader, RemoteWriter
 from peer.errors import AlreadyThere, DataLost, LinkLost, NoSuchPath, OutcomeUnknown, ShoalError, Unavailable, Unreachable, WrongUsage
+from peer.files.attempts import Attempt
 from peer.files.operations import Operations
 from peer.link import Reply
 from peer.session import Session
@@ -480,6 +481,40 @@ def test_a_put_into_folders_that_somebody_else_has_removed_makes_all_of_them_aga
         await two.remove("/a", recursive=True)
         await one.make_directory("/a/b")
         assert [entry.path async for entry in two.list("/", recursive=True)] == ["/a", "/a/b"]
+
+    World(1).run(scenario)
+
+
+def test_a_folder_that_is_removed_while_it_is_being_marked_is_made_again() -> None:
+    async def scenario(world: World) -> None:
+        await world.found(THREE)
+        client, other = await world.client("a"), await world.client("b")
+        marked, seen, go, release = asyncio.Event(), asyncio.Event(), asyncio.Event(), asyncio.Event()
+        publish = client._publish
+
+        async def slow_to_hear(attempt: Attempt, kind: Kind, *arguments: object) -> object:
+            result = await publish(attempt, kind, *arguments)  # type: ignore[arg-type]
+            if kind is Kind.DIRECTORY and not marked.is_set():
+                marked.set()
+                await release.wait()
+            return result
+
+        async def read(count: int) -> bytes:
+            seen.set()
+            await go.wait()
+            return b""
+
+        client._publish = slow_to_hear  # type: ignore[method-assign, assignment]
+        making = asyncio.create_task(client.make_directory("/d"))
+        await marked.wait()
+        putting = asyncio.create_task(client.put("/d/f", read, size=0))
+        await seen.wait()
+        await other.remove("/d")
+        go.set()
+        await asyncio.sleep(1.0)
+        release.set()
+        await asyncio.gather(making, putting)
+        assert [entry.name async for entry in other.list("/")] == ["d"]
 
     World(1).run(scenario)
 

@@ -23,6 +23,7 @@ CAUGHT = {
     "power-off-after-ack": "row-acked-before-commit",
     "retry-then-delete": "retry-applied-twice",
     "stranger": "length-unchecked",
+    "swizzle-clog": "half-read-quorum",
     "torn-tail": "chunk-not-synced",
 }
 """Scenarios and a bug that each of them has to notice."""

@@ -113,7 +113,8 @@ def test_a_seed_stands_for_one_plan_and_neighbours_for_others() -> None:
 @pytest.mark.parametrize(
     ("plan", "reason"),
     [
-        (Plan(1, fragile=("a", "b"), gone=("c",)), "3 machines may lose data"),
+        (Plan(1, fragile=("a", "b"), gone=("c",)), "3 losses of what machines have"),
+        (Plan(1, fragile=("a", "b"), gone=("a",)), "3 losses of what machines have"),
         (Plan(1, gone=("g",)), "that the cluster does not have"),
         (Plan(1, faults=(Fault(1.0, "wipe", ("a",)),)), "not among the fragile ones"),
         (Plan(1, faults=(Fault(1.0, "flood", ("a",)),)), "no fault 'flood'"),

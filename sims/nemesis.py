@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from random import Random
 
-from peer.errors import ConnectFailed, StorageFailed
+from peer.errors import ConnectFailed, DiskError, StorageFailed
 from protocol.hashing import plain_hash
 from protocol.identity import node_id_of
 from sims.disk import TOTAL_BYTES
@@ -354,5 +354,5 @@ class Nemesis:
     async def _boot(self, name: str) -> None:
         try:
             await self._world.start(name)
-        except StorageFailed:
+        except (StorageFailed, DiskError):
             self._stopped(name)

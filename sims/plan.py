@@ -5,7 +5,7 @@ other: a fault that is taken out leaves the rest as it was, as far as that can b
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from random import Random
 from typing import Any, Final, TypeVar, get_origin, get_type_hints
@@ -138,6 +138,8 @@ class Plan:
                 return f"{fault.kind} at {fault.at} is of a client that there is not"
             if fault.kind in DAMAGING and not set(self.fragile).issuperset(fault.machines):
                 return f"{fault.kind} at {fault.at} damages a machine that is not among the fragile ones"
+            if _is_second_loss(fault, [each for each in self.faults if each.at < fault.at]):
+                return f"{fault.kind} at {fault.at} damages a machine that was wiped before: it has lost enough"
         for operation in self.operations:
             if operation.kind not in OPERATIONS:
                 return f"there is no operation {operation.kind!r}"
@@ -245,7 +247,9 @@ def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, plant
         at += random.expovariate(rate)
         if at >= seconds:
             break
-        faults.append(_fault(random, round(at, 3), mood, names, clients, seconds))
+        fault = _fault(random, round(at, 3), mood, names, clients, seconds)
+        if not _is_second_loss(fault, faults):
+            faults.append(fault)
     return Plan(
         seed=seed,
         machines=machines,
@@ -260,6 +264,11 @@ def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, plant
         faults=tuple(faults),
         planted=planted,
     )
+
+
+def _is_second_loss(fault: Fault, before: Sequence[Fault]) -> bool:
+    """Return whether a fault damages a machine that was wiped: that has lost an identity, and its successor would be the next loss."""
+    return fault.kind in DAMAGING and any(each.kind == "wipe" and each.machines == fault.machines for each in before)
 
 
 def _mood(random: Random, fragile: list[str]) -> _Mood:

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from peer.config import NodeConfig
-from peer.errors import StorageFailed
+from peer.errors import DiskError, StorageFailed
 from peer.files.operations import Operations
 from peer.node import Node, NodeEvent
 from peer.seams import ClientEnv, Env
@@ -117,7 +117,7 @@ class World:
     async def start(self, name: str, *, found: bool = False) -> Node:
         """Start a node on machine `name`, for the first time or again. Never returns if the machine loses its power meanwhile.
 
-        Raises: StorageFailed.
+        Raises: StorageFailed, DiskError (the disk is full).
         """
         machine = self.machine(name)
         assert not machine.is_up, f"{name} runs already"
@@ -128,7 +128,7 @@ class World:
         self.trace.note(machine.host, "start")
         try:
             machine.node = await self.on(machine.host, lambda: self._boot(machine, found))
-        except StorageFailed:
+        except (StorageFailed, DiskError):
             self.kill(name)
             raise
         return machine.node

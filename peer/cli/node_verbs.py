@@ -18,7 +18,7 @@ from peer.cli.world import build_node_world, discovery_on
 from peer.client.home_files import KEY_FILE, key_for_node, key_origin, key_text, parsed, remove_node_file, write_key, write_node_file
 from peer.client.reach import checked_address
 from peer.config import NodeConfig
-from peer.errors import ConnectFailed, NoSuchPath, NotAllowed, ShoalError, StoreCorrupt, WrongUsage
+from peer.errors import ConnectFailed, DiskError, NoSuchPath, NotAllowed, ShoalError, StoreCorrupt, WrongUsage
 from peer.node import AddressesChanged, KeyRefused, MembersChanged, Node, NodeEvent, Notice, Ready
 from peer.real.interfaces import unknown_interfaces
 from peer.real.keys import new_key
@@ -101,6 +101,11 @@ def up(
     run(run_node(settings, options))
 
 
+def cannot_start(home: Path, error: DiskError) -> ShoalError:
+    """Return what to say of a disk that a node cannot begin on."""
+    return ShoalError(f"{home}: the node cannot start: {error}" + (": make room, then try again" if error.full else ""))
+
+
 async def run_node(settings: Settings, options: UpOptions) -> None:
     """Run a node until a signal ends it.
 
@@ -110,7 +115,10 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     home = settings.home
     chosen = key_for_node(home, options.key_file)
     discovery = discovery_on(chosen.key, options.discover_on, enabled=options.use_discovery)
-    env, identity, storage = await build_node_world(chosen.key, home, discovery, any_port=not options.listen)
+    try:
+        env, identity, storage = await build_node_world(chosen.key, home, discovery, any_port=not options.listen)
+    except DiskError as error:
+        raise cannot_start(home, error) from None
     config = NodeConfig(
         name=options.name,
         listen=options.listen or f"{DEFAULT_HOST}:{DEFAULT_PORT}",
@@ -128,6 +136,8 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
         await node.start()
     except ConnectFailed as error:
         raise ShoalError(f"cannot listen at {error}: choose another address with --listen") from None
+    except DiskError as error:
+        raise cannot_start(home, error) from None
     except StoreCorrupt as error:
         raise ShoalError(f"{home}: {error}: move the folder away to begin anew; what it held is healed from the others") from None
     if chosen.is_new:

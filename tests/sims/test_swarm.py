@@ -114,6 +114,7 @@ def test_a_seed_stands_for_one_plan_and_neighbours_for_others() -> None:
     ("plan", "reason"),
     [
         (Plan(1, fragile=("a", "b"), gone=("c",)), "3 losses of what machines have"),
+        (Plan(1, fragile=("a",), faults=(Fault(1.0, "wipe", ("a",)), Fault(2.0, "rot-row", ("a",)))), "it has lost enough"),
         (Plan(1, fragile=("a", "b"), gone=("a",)), "3 losses of what machines have"),
         (Plan(1, gone=("g",)), "that the cluster does not have"),
         (Plan(1, faults=(Fault(1.0, "wipe", ("a",)),)), "not among the fragile ones"),

@@ -32,6 +32,15 @@ os.fdatasync = fdatasync
 main(sys.argv[1:])
 """
 
+FULL_DISK = """
+import errno, os, sys
+from peer.cli.main import main
+def writev(descriptor, buffers):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+os.writev = writev
+main(sys.argv[1:])
+"""
+
 
 def environment(**more: str) -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")}, **more}
@@ -121,6 +130,16 @@ def test_a_failed_sync_stops_the_node_with_75_and_nothing_was_acknowledged(tmp_p
         node.ready()
         assert shoal(home, "cat", "/before").stdout == "b" * 50_000
         assert shoal(home, "cat", "/after").returncode == 3
+
+
+def test_a_node_that_begins_on_a_full_disk_says_so_in_one_line_and_begins_once_there_is_room(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with up(home, program=("-c", FULL_DISK)) as node:
+        code, err = node.ends()
+    assert code == 1
+    assert err == f"shoal: {home}: the node cannot start: identity.new: No space left on device: make room, then try again\n"
+    with up(home) as node:
+        assert node.ready()[1] == 1
 
 
 def test_a_second_node_on_one_home_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from protocol.messages import BucketsGet, DigestsGet, RowMerge, RowsCompare, Row
 from protocol.paths import row_partition
 from protocol.versions import Dot, Kind, Row, Version, empty_row, published
 from sims.formed import switch_on
-from sims.oracles.rows import is_rotten, rows_of
+from sims.oracles.disks import is_rotten, rows_of
 from sims.scenarios._common import NAMES, again
 from sims.world import World
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, precondition, rule
 
 from protocol import limits
+from protocol.digest import NOTHING, pack_buckets
 from protocol.hashing import plain_hash
 from protocol.identity import NodeId, OpId
 from protocol.layout import pack_partitions
@@ -19,22 +20,28 @@ from protocol.manifest import NO_CONTENT, ChunkTag, Content, chunk_id_of, inline
 from protocol.messages import (
     Answer,
     Ballot,
+    BucketsGet,
     ChunkGet,
     ChunkPut,
     ChunksHave,
+    DigestsGet,
     LayoutAccept,
     LayoutAnnounce,
     LayoutGet,
     LayoutPrepare,
     ListFetch,
     ListPage,
+    MembersGet,
     PartitionPull,
     PeersGet,
+    Probe,
+    ProbeIndirect,
     Request,
     RowFetch,
     RowIs,
     RowMerge,
     RowPublish,
+    RowsCompare,
     StatusGet,
     SyncReport,
 )
@@ -181,6 +188,12 @@ class NodeMachine(RuleBasedStateMachine):
         ballot = Ballot(1, self.model.node_id)
         self._ask(LayoutPrepare(DEADLINE_MILLISECONDS, layout.version + 1, ballot))
         self._ask(LayoutAccept(DEADLINE_MILLISECONDS, layout.version + 1, ballot, layout.data))
+        self._ask(Probe(DEADLINE_MILLISECONDS, ()))
+        self._ask(ProbeIndirect(DEADLINE_MILLISECONDS, self.model.node_id, ()))
+        self._ask(MembersGet(DEADLINE_MILLISECONDS, bytes(16)))
+        self._ask(DigestsGet(DEADLINE_MILLISECONDS, layout.version, some, NOTHING))
+        self._ask(BucketsGet(DEADLINE_MILLISECONDS, 0, layout.cfg(0)))
+        self._ask(RowsCompare(DEADLINE_MILLISECONDS, 0, layout.cfg(0), pack_buckets([0]), "", "", ()))
 
     @rule()
     def lose_power(self) -> None:

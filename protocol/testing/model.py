@@ -37,10 +37,13 @@ from protocol.messages import (
     LayoutPrepare,
     ListFetch,
     ListPage,
+    MembersGet,
     PartitionPull,
     PeerInfo,
     Peers,
     PeersGet,
+    Probe,
+    ProbeIndirect,
     Published,
     Request,
     RowFetch,
@@ -177,7 +180,7 @@ class NodeModel:
                 return frozenset() if self.chunks.get(request.chunk_id) is not None else frozenset({ErrorCode.NOT_FOUND})
             case (
                 LayoutAnnounce() | SyncReport() | PartitionPull() | LayoutPrepare() | LayoutAccept()
-                | DigestsGet() | BucketsGet() | RowsCompare()
+                | Probe() | ProbeIndirect() | MembersGet() | DigestsGet() | BucketsGet() | RowsCompare()
             ):  # fmt: skip
                 return frozenset({ErrorCode.UNSUPPORTED})
         raise AssertionError(f"{type(request).__name__} is not a request")

@@ -2,9 +2,8 @@
 
 import asyncio
 
-from protocol.layout import Layout
 from sims.oracles.base import Oracle
-from sims.oracles.disks import VALUE_HEADER_BYTES, is_rotten
+from sims.oracles.disks import is_rotten, latest_layout, running
 from sims.world import Machine
 
 CONVERGENCE_SECONDS = 60.0
@@ -24,9 +23,8 @@ class RowsConverge(Oracle):
             await asyncio.sleep(1.0)
 
     def _difference(self) -> str | None:
-        machines = {machine.node.node_id: machine for machine in self.world.machines.values() if machine.node is not None}
-        layouts = [layout for machine in machines.values() if (layout := _layout_of(machine)) is not None]
-        layout = max(layouts, key=lambda layout: layout.version)
+        machines = running(self.world)
+        layout = latest_layout(machines.values())
         rows = {node: _rows(machine) for node, machine in machines.items()}
         for key in dict.fromkeys(key for each in rows.values() for key in each):
             partition = int.from_bytes(key[1:3], "big")
@@ -50,12 +48,3 @@ class RowsConverge(Oracle):
 def _rows(machine: Machine) -> dict[bytes, bytes]:
     values = machine.storage.databases["ns"].values
     return {key: value for key, value in values.items() if key.startswith(b"r")}
-
-
-def _layout_of(machine: Machine) -> Layout | None:
-    """Return the layout that a machine has on its disk as the latest; None for one that is no member yet."""
-    values = machine.storage.databases["sys"].values
-    if b"layout latest" not in values:
-        return None
-    version = values[b"layout latest"][VALUE_HEADER_BYTES:]
-    return Layout.from_bytes(values[b"layout/" + version][VALUE_HEADER_BYTES:])

@@ -1,14 +1,16 @@
-"""Rows and chunks as they lie on the disks."""
+"""Rows, chunks and layouts as they lie on the disks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from protocol.codec import decode_own
 from protocol.errors import RemoteProtocolError
+from protocol.identity import NodeId
+from protocol.layout import Layout
 from protocol.limits import INLINE_BYTES_MAX
 from protocol.manifest import ChunkTag, chunk_bytes_for, chunk_id_of
 from protocol.versions import Row, covers
-from sims.world import Machine
+from sims.world import Machine, World
 
 CHUNK_HEADER_BYTES = 64
 VALUE_HEADER_BYTES = 9
@@ -34,6 +36,25 @@ def _decoded(value: bytes) -> Row | None:
 def is_rotten(machine: Machine, key: bytes) -> bool:
     """Return whether the disk has changed what is under a key."""
     return key in machine.storage.databases["ns"].rotten
+
+
+def running(world: World) -> dict[NodeId, Machine]:
+    """Return the machines on which a node runs, by its id."""
+    return {machine.node.node_id: machine for machine in world.machines.values() if machine.node is not None}
+
+
+def latest_layout(machines: Iterable[Machine]) -> Layout:
+    """Return the newest layout that any of `machines` has durably; one of them is a member."""
+    layouts = [layout for machine in machines if (layout := _layout_of(machine)) is not None]
+    return max(layouts, key=lambda layout: layout.version)
+
+
+def _layout_of(machine: Machine) -> Layout | None:
+    values = machine.storage.databases["sys"].values
+    if b"layout latest" not in values:
+        return None
+    version = values[b"layout latest"][VALUE_HEADER_BYTES:]
+    return Layout.from_bytes(values[b"layout/" + version][VALUE_HEADER_BYTES:])
 
 
 def chunks_of(content: bytes) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from protocol.identity import NodeId
 from protocol.layout import Layout
 from protocol.manifest import ChunkTag, chunk_id_of, chunk_partition
 from sims.oracles.base import Oracle
-from sims.oracles.disks import chunks_of, has_chunk
+from sims.oracles.disks import chunks_of, has_chunk, latest_layout, running
 from sims.world import Machine
 
 
@@ -13,9 +13,8 @@ class ChunksAreHome(Oracle):
 
     async def finish(self) -> None:
         """Go through what the last look has read, and look for each chunk on the disks."""
-        machines = {machine.node.node_id: machine for machine in self.world.machines.values() if machine.node is not None}
-        layouts = [machine.node.layouts.current for machine in machines.values() if machine.node is not None]
-        layout = max((each for each in layouts if each is not None), key=lambda each: each.version)
+        machines = running(self.world)
+        layout = latest_layout(machines.values())
         for path, versions in self.history.finals.items():
             for digest in versions:
                 for chunk in chunks_of(self.history.contents[digest]):

@@ -4,7 +4,8 @@ import asyncio
 import os
 import platform
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,9 +102,17 @@ def up(
     run(run_node(settings, options))
 
 
-def cannot_start(home: Path, error: DiskError) -> ShoalError:
-    """Return what to say of a disk that a node cannot begin on."""
-    return ShoalError(f"{home}: the node cannot start: {error}" + (": make room, then try again" if error.full else ""))
+@contextmanager
+def starting(home: Path) -> Iterator[None]:
+    """Say what keeps a node from starting, and what to do."""
+    try:
+        yield
+    except ConnectFailed as error:
+        raise ShoalError(f"cannot listen at {error}: choose another address with --listen") from None
+    except DiskError as error:
+        raise ShoalError(f"{home}: the node cannot start: {error}" + (": make room, then try again" if error.full else "")) from None
+    except StoreCorrupt as error:
+        raise ShoalError(f"{home}: {error}: move the folder away to begin anew; what it held is healed from the others") from None
 
 
 async def run_node(settings: Settings, options: UpOptions) -> None:
@@ -115,10 +124,8 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     home = settings.home
     chosen = key_for_node(home, options.key_file)
     discovery = discovery_on(chosen.key, options.discover_on, enabled=options.use_discovery)
-    try:
+    with starting(home):
         env, identity, storage = await build_node_world(chosen.key, home, discovery, any_port=not options.listen)
-    except DiskError as error:
-        raise cannot_start(home, error) from None
     config = NodeConfig(
         name=options.name,
         listen=options.listen or f"{DEFAULT_HOST}:{DEFAULT_PORT}",
@@ -132,14 +139,8 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     held: list[NodeEvent] = []
     hear: Callable[[NodeEvent], None] = held.append  # until node.json stands: whoever reads "ready" may look for it
     node = Node(config, env, identity, lambda event: hear(event))
-    try:
+    with starting(home):
         await node.start()
-    except ConnectFailed as error:
-        raise ShoalError(f"cannot listen at {error}: choose another address with --listen") from None
-    except DiskError as error:
-        raise cannot_start(home, error) from None
-    except StoreCorrupt as error:
-        raise ShoalError(f"{home}: {error}: move the folder away to begin anew; what it held is healed from the others") from None
     if chosen.is_new:
         write_key(home / KEY_FILE, chosen.key.text)
         output.note(f"a new cluster: its key is {home / KEY_FILE}; whoever has it is in")

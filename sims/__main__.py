@@ -45,7 +45,9 @@ T = TypeVar("T")
 LAST_EVENTS = 60
 PLANTED_SEEDS = 2000
 MICRO_SEEDS = 5
-"""A plan of a planted bug is kept if it is found under most of so many seeds."""
+"""A plan of a planted bug is best if it finds the bug under most of so many seeds."""
+PLANS_TRIED = 10
+"""So many plans that find a bug are looked at for such a one; then the first is kept."""
 
 
 class Usage(Exception):
@@ -294,9 +296,11 @@ def _planted(name: str, seeds: range, options: argparse.Namespace) -> int:
 def _find(work: tuple[str, range, Path | None]) -> tuple[int, str] | None:
     """Return how many seeds it took to find a bug, and which invariant was violated; None if nobody noticed.
 
-    A plan that is to be kept does not hang on the luck of its seed: the code will change, and with it what a seed means.
+    The plan that is kept does not hang on the luck of its seed, if one of the first few that find the bug does not: the code will
+    change, and with it what a seed means.
     """
     name, seeds, folder = work
+    plans: list[Plan] = []
     found = None
     for count, seed in enumerate(seeds, 1):
         plan = plan_from_seed(seed, machines=BUGS[name].machines, planted=name)
@@ -304,11 +308,14 @@ def _find(work: tuple[str, range, Path | None]) -> tuple[int, str] | None:
         if violation is None:
             continue
         found = found or (count, violation.invariant)
-        if folder is None:
+        plans.append(plan)
+        if folder is None or len(plans) == PLANS_TRIED:
             break
         if fails_under(plan, MICRO_SEEDS, violation.invariant) * 2 > MICRO_SEEDS:
             _keep(folder, name, plan, MICRO_SEEDS)
-            break
+            return found
+    if folder is not None and plans:
+        _keep(folder, name, plans[0])
     return found
 
 

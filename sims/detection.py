@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from protocol.identity import NodeId
@@ -45,7 +46,7 @@ def detection(members: int, fault: str, runs: int) -> Detection:
         mesh.run(3 + 5 * mesh.random.random())
         began_at = mesh.now
         getattr(mesh, fault)(victim)
-        mesh.run(WAIT_SECONDS, until=lambda mesh=mesh, victim=victim: mesh.believers(victim, MemberState.DEAD) == members - 1)  # type: ignore[misc]
+        mesh.run(WAIT_SECONDS, until=partial(_is_held_dead, mesh, victim, members - 1))
         deaths = [(at - began_at, change.node_id) for at, _, change in mesh.changes if change.state is MemberState.DEAD]
         times = [seconds for seconds, node in deaths if node == victim]
         times += [math.inf] * (members - 1 - len(times))
@@ -53,6 +54,10 @@ def detection(members: int, fault: str, runs: int) -> Detection:
         found.everywhere.append(max(times))
         wrongly += sum(node != victim for _, node in deaths)
     return Detection(found.observers, found.everywhere, wrongly)
+
+
+def _is_held_dead(mesh: Mesh, victim: NodeId, observers: int) -> bool:
+    return mesh.believers(victim, MemberState.DEAD) == observers
 
 
 def wrong_deaths(members: int, node_hours: float, *, loss: float = 0.0, stalls: bool = False) -> int:

@@ -8,6 +8,7 @@ by tests.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
 from itertools import combinations
 from random import Random
@@ -189,7 +190,10 @@ class Mesh:
         for node, peer in ((one, other), (other, one)):
             self._arrivals.pop((node, peer), None)
             if self.hosts[peer].machine is not None:
-                self._input(node, None, lambda machine, peer=peer: machine.link_up(self.now, peer, self.hosts[peer].boot))  # type: ignore[misc]
+                self._input(node, None, partial(self._say_hello, peer))
+
+    def _say_hello(self, peer: NodeId, machine: Membership) -> None:
+        machine.link_up(self.now, peer, self.hosts[peer].boot)
 
     def _stall(self, node: NodeId, seconds: float, every_seconds: float) -> None:
         self.pause(node, seconds)

@@ -323,7 +323,7 @@ class Node:
 
 def trouble(seed: int, **mutant: object) -> World:
     """Run a world through trouble, then in peace until everybody has the last version."""
-    world = World(seed, **mutant)  # type: ignore[arg-type]
+    world = World(seed, **mutant)
     world.start(world.members)
     world.run_in_any_order(STEPS)
     world.calm()
@@ -623,7 +623,7 @@ def seconds_to_agree(seed: int, up: int, live: int) -> tuple[float, int]:
     """Return how long seven voters need when all who are up propose at once, and how many ballots; each takes `live` of them for alive."""
     world = World(seed, members=7, voters=7, goal=2)
     world.calm()
-    world.live = lambda: list(world.nodes)[:live]  # type: ignore[method-assign]
+    world.live = lambda: list(world.nodes)[:live]
     world.start(up)
     world.run(60.0, lambda: 2 in world.records)
     return world.now, world.ballots

@@ -493,7 +493,7 @@ def test_a_folder_that_is_removed_while_it_is_being_marked_is_made_again() -> No
         publish = client._publish
 
         async def slow_to_hear(attempt: Attempt, kind: Kind, *arguments: object) -> object:
-            result = await publish(attempt, kind, *arguments)  # type: ignore[arg-type]
+            result = await publish(attempt, kind, *arguments)
             if kind is Kind.DIRECTORY and not marked.is_set():
                 marked.set()
                 await release.wait()
@@ -504,7 +504,7 @@ def test_a_folder_that_is_removed_while_it_is_being_marked_is_made_again() -> No
             await go.wait()
             return b""
 
-        client._publish = slow_to_hear  # type: ignore[method-assign, assignment]
+        client._publish = slow_to_hear
         making = asyncio.create_task(client.make_directory("/d"))
         await marked.wait()
         putting = asyncio.create_task(client.put("/d/f", read, size=0))

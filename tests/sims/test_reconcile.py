@@ -290,7 +290,7 @@ def test_rows_that_are_written_meanwhile_are_neither_lost_nor_torn(seed: int) ->
                 await give(world, name, [row_of(number) for number in range(900)])
         await world.restart(victim)
         for number in range(40):  # some of these rows are on their way
-            await again(lambda: client.put_bytes(f"{FOLDER}/{number * 22:05}", b"while it went on"))  # noqa: B023
+            await again(lambda: client.put_bytes(f"{FOLDER}/{number * 22:05}", b"while it went on"))  # noqa: B023  # awaited in this round
         await until_one(world, THREE, 30.0)
         kept = [row for _, row in rows_of(world.machines[victim]) if row is not None and row.path.startswith(FOLDER + "/")]
         assert len(kept) == 900

@@ -21,17 +21,19 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The swarm over a thousand seeds, and every failure case over a hundred; `make test` has 20 that follow from the commit, and 3.
+# The swarm over a thousand seeds, tests of clusters over a hundred, every failure case over 33; `make test` has 20 that follow from the commit, 3 and 1.
 sim: $(VENV)/installed-dev
 	$(BIN)/python -m sims --seeds 0..1000
 	SHOAL_SEEDS=100 $(BIN)/python -m pytest -n auto tests/sims
 
-# A night: twenty thousand seeds, every planted bug searched for anew, fifty seeds compared, the models of the rules run long.
+# A night: twenty thousand seeds, every planted bug searched for anew, fifty seeds compared, the models of the rules run long,
+# failure detectors measured.
 soak: $(VENV)/installed-dev
 	$(BIN)/python -m sims --seeds 0..20000
 	$(BIN)/python -m sims --planted all
 	$(BIN)/python -m sims --check-determinism
 	for model in reconfiguration chain dropping; do $(BIN)/python -m tests.models $$model --seeds 20000 || exit 1; done
+	$(BIN)/python -m sims.detection
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -s tests/bench

@@ -11,7 +11,8 @@ a partition is the sum of those of its buckets. That of no rows is 0.
 A row lies in one of DIGEST_BUCKETS buckets of its partition, by the first bits of the hash of its path. Where two replicas differ they
 compare the *marks* of the rows of the differing buckets: path hash and row digest.
 
-Owns the arithmetic. Knows nothing of who compares with whom (`peer.care.reconcile`), nor of how digests are kept (`peer.store.rows`).
+Owns the arithmetic. Knows nothing of who compares with whom (`peer.care.reconcile`), nor of how digests are
+kept (`peer.store.row_digests`).
 """
 
 from collections.abc import Iterable, Sequence

@@ -83,6 +83,7 @@ RELAYS_MAX: Final = 256
 """Probes on behalf of others under way at once; of more, the oldest is given up."""
 _NOTHING: Final[Mapping[NodeId, bool]] = {}
 
+
 def compare_seconds(members: int) -> float:
     """Return how often a node compares with another: 30 s, and 30 s more for each doubling above 32 members."""
     return COMPARE_SECONDS * (1 + max(0, (members - 1).bit_length() - 5))

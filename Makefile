@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 # tests/lan measures times on three real hosts, so nothing else runs beside it. The last step is the wheel, on the other Pythons of this machine.
 test: check
 	$(BIN)/python -m pytest -n auto --ignore tests/lan --ignore tests/bench
-	first=$$((0x$$(git rev-parse --short=6 HEAD 2>/dev/null || echo 0) % 1000000 * 20)) && $(BIN)/python -m sims --seeds $$first..$$((first + 20))
+	first=$$((0x$$(git rev-parse --short=6 HEAD 2>/dev/null || echo 0) % 1000000 * 200)) && $(BIN)/python -m sims --seeds $$first..$$((first + 200))
 	$(BIN)/python -m sims --check-determinism --seeds 0..4
 	$(BIN)/python -m pytest tests/lan
 	.ci/pythons
@@ -21,7 +21,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The swarm over a thousand seeds, tests of clusters over a hundred, every failure case over 33; `make test` has 20 that follow from the commit, 3 and 1.
+# The swarm over a thousand seeds, tests of clusters over a hundred, every failure case over 33; `make test` has 200 that follow from the commit, 3 and 1.
 sim: $(VENV)/installed-dev
 	$(BIN)/python -m sims --seeds 0..1000
 	SHOAL_SEEDS=100 $(BIN)/python -m pytest -n auto tests/sims

@@ -116,7 +116,7 @@ def test_files_are_read_and_written_while_nodes_join_and_the_joiner_crashes(seed
     World(seed).run(scenario)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", FEW_SEEDS)
 def test_the_same_seed_is_the_same_run(seed: int) -> None:
     async def scenario(world: World) -> tuple[float, int, str]:
         await world.found(NAMES)

@@ -18,8 +18,8 @@ ADMIT_QUICK_SECONDS = 1.0
 """How long a newcomer must stay before the layout names it, while fewer than R nodes are members or nothing is stored."""
 ADMIT_SECONDS = 30.0
 """The same otherwise: moving data is slow, so it is batched."""
-ABORT_JOINT_SECONDS = 10.0
-"""A joint layout whose new owners cannot sync for so long is taken back."""
+ABORT_JOINT_SECONDS = 3.0
+"""A joint layout is taken back when the new owners of a partition have had no live majority for so long: it is out of use meanwhile."""
 COMPLETE_WITHOUT_SECONDS = 30.0
 """A joint layout completes with a majority of W synced once the missing owners were away for so long."""
 COMPLETE_ANYHOW_SECONDS = 300.0

@@ -18,6 +18,7 @@ from typing import Protocol, cast
 from peer.errors import LinkLost, Refused, RequestFailed, StorageFailed
 from protocol import limits
 from protocol.connection import (
+    PROBE_IDLE_SECONDS,
     AnswerArrived,
     Closed,
     Connection,
@@ -370,8 +371,8 @@ class Link(asyncio.BufferedProtocol):
 
     def _arm(self) -> None:
         deadline = self._connection.next_deadline()
-        if deadline is not None:
-            self._timer = self._loop.call_at(deadline, self._tick)
+        if deadline is not None:  # what arrives may bring it forward, to PROBE_IDLE_SECONDS from then at the earliest
+            self._timer = self._loop.call_at(min(deadline, self._loop.time() + PROBE_IDLE_SECONDS), self._tick)
 
     def _tick(self) -> None:
         self._handle(self._connection.tick(self._loop.time()))

@@ -11,6 +11,7 @@ closes the surplus one once nothing is open on it, so that no request is lost to
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from peer.config import DIAL_TIMEOUT_SECONDS, RECENT_REFUSAL_SECONDS
@@ -21,7 +22,7 @@ from protocol import limits
 from protocol.connection import PayloadBudget
 from protocol.errors import CloseCode
 from protocol.hashing import Buffer
-from protocol.identity import NodeId, short
+from protocol.identity import ClusterId, NodeId, short
 from protocol.messages import Carrier, Hello, LinkKind, Request, Role
 
 ADDRESS_BOOK_MAX = 4 * limits.MEMBERS_MAX
@@ -66,6 +67,8 @@ class Links:
         self._network = network
         self._host = host
         self._links: dict[tuple[NodeId, LinkKind], Link] = {}
+        self._hellos: dict[NodeId, Hello] = {}
+        """What the peers with a ctl link say of themselves."""
         self._every: list[Link] = []
         self._dialling: dict[tuple[NodeId, LinkKind], asyncio.Task[Link]] = {}
         self._addresses: OrderedDict[NodeId, tuple[str, ...]] = OrderedDict()
@@ -79,12 +82,16 @@ class Links:
 
     def peer(self, node_id: NodeId) -> Hello | None:
         """Return the hello of a peer whose ctl link is up."""
-        link = self._links.get((node_id, LinkKind.CTL))
-        return link.peer if link is not None else None
+        return self._hellos.get(node_id)
 
     def peers(self) -> list[Hello]:
         """Return the hellos of all peers with a ctl link, in order of id."""
-        return [self._links[key].peer for key in sorted(self._links) if key[1] is LinkKind.CTL]
+        return [self._hellos[node_id] for node_id in sorted(self._hellos)]
+
+    def joined(self, node_id: NodeId, cluster_id: ClusterId) -> None:
+        """Note to which cluster a peer belongs that belonged to none, perhaps, when it said hello."""
+        if node_id in self._hellos:
+            self._hellos[node_id] = replace(self._hellos[node_id], cluster_id=cluster_id)
 
     async def until_down(self, node_id: NodeId) -> None:
         """Wait for as long as a ctl link to a peer is up."""
@@ -208,6 +215,7 @@ class Links:
         if other is not None:
             self._retire(other)
         if link.kind is LinkKind.CTL:
+            self._hellos[peer.node_id] = peer
             self._host.peer_up(peer)
 
     def link_down(self, link: Link, code: CloseCode, reason: str) -> None:
@@ -216,6 +224,7 @@ class Links:
         if self._links.get(key) is link:
             del self._links[key]
             if link.kind is LinkKind.CTL:
+                del self._hellos[link.proven]
                 down = self._downs.pop(link.proven, None)
                 if down is not None:
                     down.set()

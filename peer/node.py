@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from peer.care.reconcile import Reconcile
 from peer.care.row_repair import RowRepair
 from peer.care.sweep import Sweep
+from peer.cluster.decider import Decider
 from peer.cluster.explorer import Explorer
-from peer.cluster.founder import Founder
 from peer.cluster.genesis import Genesis
 from peer.cluster.layouts import Layouts
 from peer.cluster.liveness import Liveness
 from peer.cluster.sync import Sync
+from peer.cluster.voter import Voter
 from peer.config import ADDRESSES_SECONDS, NodeConfig
 from peer.errors import LinkLost, Refused, RequestFailed, Unavailable
 from peer.files.chunk_service import ChunkService
@@ -32,7 +33,7 @@ from peer.store.home import Home
 from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
 from protocol.fields import NO_CLUSTER
 from protocol.hashing import Buffer
-from protocol.identity import NodeId, short
+from protocol.identity import ClusterId, NodeId, short
 from protocol.layout import Layout, Member, unpack_partitions, weight_of
 from protocol.messages import (
     BucketsGet,
@@ -42,9 +43,11 @@ from protocol.messages import (
     DigestsGet,
     Done,
     Hello,
+    LayoutAccept,
     LayoutAnnounce,
     LayoutGet,
     LayoutIs,
+    LayoutPrepare,
     LinkKind,
     ListFetch,
     PartitionPull,
@@ -61,6 +64,7 @@ from protocol.messages import (
     Status,
     StatusGet,
     SyncReport,
+    Verdict,
 )
 
 PROTOCOL_VERSION = 1
@@ -155,7 +159,8 @@ class Node:
         await self.layouts.load()
         self.row_repair = RowRepair(self, self.rows)
         self.sync = Sync(self.node_id, self.layouts, self.system, self.rows, self, self.row_repair.report)
-        self.decider = Founder(self.node_id, self.layouts, self.liveness, self._is_empty, self.compute)
+        self.voter = Voter(self.system, self.layouts)
+        self.decider = Decider(self.node_id, self.layouts, self.liveness, self, self._is_empty, self.compute)
         self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.liveness.is_alive)
         self.row_service = RowService(self, self.rows, self.system, self._env.faults, self.row_repair.report)
         self.digest_service = DigestService(self, self.rows, self.sync.unsynced, self._env.faults, self.row_repair.report)
@@ -362,9 +367,19 @@ class Node:
             case RowsCompare():
                 return await self.digest_service.compare(request)
             case LayoutAnnounce():
+                self.links.joined(peer.node_id, ClusterId(request.cluster_id))
                 self._spawn(self._hear_of_layout(peer, request.cluster_id, request.version))
                 return Done()
+            case LayoutPrepare() | LayoutAccept():
+                vote = await self.voter.vote(peer.node_id, request)
+                if vote.verdict is Verdict.BEHIND:
+                    self._spawn(self._hear_of_layout(peer, self.layout.cluster_id, request.version - 1))
+                return vote
             case SyncReport():
+                try:
+                    await self.layouts.catch_up(request.version)
+                except Unavailable as error:
+                    raise Refused(ErrorCode.UNAVAILABLE, str(error)) from None
                 self.decider.take_report(peer.node_id, request.version, unpack_partitions(request.partitions))
                 return Done()
         raise Refused(ErrorCode.UNSUPPORTED, "this node does not serve that request")

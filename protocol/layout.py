@@ -65,7 +65,7 @@ class LayoutRecord:
     part_power: U8
     replication: U8
     voters: Annotated[tuple[NodeIdField, ...], Items(limits.VOTERS_MAX)]
-    """Who agrees on the next record. Their order means nothing to them; as long as nodes do not vote, the first alone makes it."""
+    """Who agrees on the next record. Their order means nothing."""
     members: Annotated[tuple[Member, ...], Items(limits.MEMBERS_MAX)]
     """In ascending order of id; the tables point into it."""
     old_columns: U8

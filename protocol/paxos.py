@@ -112,11 +112,24 @@ def _successor(parent: Layout, record: bytes) -> Layout:
 # -- the proposer ------------------------------------------------------------
 
 
+def turn_seconds(node_id: NodeId, parent: Layout, live: Collection[NodeId]) -> float:
+    """Return how long `node_id` leaves the field to others once it wishes for a successor of `parent`.
+
+    `live` are the members that seem alive: advice, on which only the waiting depends. A member without a vote waits for all live voters.
+    """
+    others = [voter for voter in parent.record.voters if voter in live and voter != node_id]
+    before = len(others)
+    if node_id in parent.record.voters:
+        version = parent.version + 1
+        before = sum(_lot(voter, version, 0) < _lot(node_id, version, 0) for voter in others)
+    return before * TURN_SECONDS
+
+
 class Phase(Enum):
     """What a proposer is at."""
 
     WAITING = "waiting"
-    """For its turn, or after a ballot that failed."""
+    """To begin, or after a ballot that failed."""
     PREPARING = "preparing"
     ACCEPTING = "accepting"
     DECIDED = "decided"
@@ -137,8 +150,8 @@ class Proposer:
     its own, one of others, and at most one answer of each voter.
     """
 
-    def __init__(self, node_id: NodeId, parent: Layout, wanted: Layout, live: Collection[NodeId], now: float) -> None:
-        """Begin when it is this node's turn. `live` are the members that seem alive: advice, on which only the waiting depends."""
+    def __init__(self, node_id: NodeId, parent: Layout, wanted: Layout, now: float) -> None:
+        """Begin at once: whose turn it is (`turn_seconds`) the caller has seen to."""
         fault = follows(parent, wanted)
         assert fault is None, fault
         self.phase = Phase.WAITING
@@ -156,7 +169,7 @@ class Proposer:
         self._granted: set[NodeId] = set()
         self._refused: set[NodeId] = set()
         self._asks: list[Ask] = []
-        self._deadline = now + _turn(node_id, parent, live) * TURN_SECONDS
+        self._deadline = now
 
     def next_deadline(self) -> float | None:
         """Return when to `tick`, if nothing else happens."""
@@ -243,15 +256,6 @@ _ANSWER_MILLISECONDS: Final = int(ANSWER_SECONDS * 1000)
 
 def _majority(voters: int) -> int:
     return voters // 2 + 1
-
-
-def _turn(node_id: NodeId, parent: Layout, live: Collection[NodeId]) -> int:
-    """Return how many live voters come before `node_id`: all of them, if it has no vote itself."""
-    others = [voter for voter in parent.record.voters if voter in live and voter != node_id]
-    if node_id not in parent.record.voters:
-        return len(others)
-    version = parent.version + 1
-    return sum(_lot(voter, version, 0) < _lot(node_id, version, 0) for voter in others)
 
 
 def _lot(node_id: NodeId, version: int, number: int) -> float:

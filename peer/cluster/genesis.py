@@ -68,8 +68,8 @@ class Genesis:
                 if not self._layouts.version and not told_of_cluster and loop.time() - started >= ADMISSION_NOTICE_SECONDS:
                     told_of_cluster = True
                     self._notice(
-                        "a cluster of this key is found: waiting to be admitted by the machine that founded it, "
-                        f"which takes up to {ADMIT_SECONDS:.0f} s once it holds data, and for as long as that machine is away"
+                        "a cluster of this key is found: waiting to be admitted by a majority of its machines, "
+                        f"which takes up to {ADMIT_SECONDS:.0f} s once it holds data, and for as long as too many of them are away"
                     )
                 continue
             now_waiting = [peer.node_id for peer in members]

@@ -2,7 +2,7 @@
 
 Owns adoption: records are applied one after another, each checked against its parent, each with what
 must happen at that step (rule E of the entering replica, the carrying over of what is synced). Knows
-nothing of who decides a record (`peer.cluster.founder`) and nothing of how rows are synced (`peer.cluster.sync`).
+nothing of how a record is decided (`peer.cluster.decider`) and nothing of how rows are synced (`peer.cluster.sync`).
 """
 
 import asyncio
@@ -99,8 +99,8 @@ class Layouts:
     async def _pull_next(self) -> bool:
         wanted = self.version + 1
         for peer in self._peers.peers():
-            if self.current is None or peer.role is not Role.MEMBER or peer.cluster_id not in (b"", self.current.cluster_id):
-                continue  # who belonged to no cluster when the link came up may belong to this one by now
+            if self.current is None or peer.role is not Role.MEMBER or peer.cluster_id != self.current.cluster_id:
+                continue
             try:
                 layout = await self._fetch(peer.node_id, wanted)
             except (LinkLost, RequestFailed, TimeoutError, RemoteProtocolError):

@@ -1,6 +1,6 @@
 """Rule S: an owner of a moving partition pulls its rows from a majority of the fenced old owners before it counts.
 
-Owns which partitions of this node are not synced yet, the pulling, the report to the decider, and the dropping of
+Owns which partitions of this node are not synced yet, the pulling, the report to the voters, and the dropping of
 rows of partitions that are no longer here. Runs as one task per node. Knows nothing of chunks: any
 verified copy of a chunk is right, so chunks need none of this.
 
@@ -26,7 +26,7 @@ from protocol.paths import row_partition
 RETRY_SECONDS = 0.5
 """Pause after a round in which not every source could answer: it has to learn the layout first, or come back."""
 REPORT_SECONDS = 2.0
-"""A report is repeated for as long as the layout is joint: the decider keeps reports in memory only."""
+"""A report is repeated for as long as the layout is joint: voters keep reports in memory only."""
 PULL_TIMEOUT_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
@@ -170,11 +170,14 @@ class Sync:
         ]
         if not synced:
             return
-        message = SyncReport(int(PULL_TIMEOUT_SECONDS * 1000), layout.version, pack_partitions(synced))
+        message = SyncReport(int(REPORT_SECONDS * 1000), layout.version, pack_partitions(synced))
+        await asyncio.gather(*(self._tell(voter, message) for voter in layout.record.voters))
+
+    async def _tell(self, voter: NodeId, message: SyncReport) -> None:
         try:
-            await self._peers.request(layout.record.voters[0], message, timeout_seconds=PULL_TIMEOUT_SECONDS)
+            await self._peers.request(voter, message, timeout_seconds=REPORT_SECONDS)
         except (LinkLost, RequestFailed, TimeoutError) as error:
-            log.debug("the report of %d synced partitions has to wait: %s", len(synced), error)
+            log.debug("the report to %s has to wait: %s", short(voter), error)
 
     async def _drop_foreign(self, layout: Layout) -> None:
         """Drop the rows of partitions that this node owns no more: the new owners are synced, so the old drop last."""

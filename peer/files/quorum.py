@@ -27,6 +27,8 @@ HEDGE_SECONDS = 0.25
 """After so long without a majority those are asked as well that were spared at first."""
 QUORUM_SECONDS = 6.0
 """After so long without a majority a read gives up: nothing was changed."""
+JOINT_SECONDS = 15.0
+"""The same while the layout is joint: if its new owners are dead it is taken back before that (peer.config.ABORT_JOINT_SECONDS)."""
 
 
 class StaleLayout(Exception):
@@ -172,12 +174,12 @@ async def fetch_page(access: Access, layout: Layout, node: NodeId, folder: str, 
 
 
 async def until_available(access: Access, attempt: Callable[[Layout], Awaitable[T]]) -> T:
-    """Repeat a harmless `attempt` until it succeeds, with the layout caught up, for at most QUORUM_SECONDS.
+    """Repeat a harmless `attempt` until it succeeds, with the layout caught up: for QUORUM_SECONDS at most, JOINT_SECONDS if it is joint.
 
     Raises: Unavailable.
     """
     loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + QUORUM_SECONDS
+    began_at = loop.time()
     while True:
         try:
             try:
@@ -185,7 +187,7 @@ async def until_available(access: Access, attempt: Callable[[Layout], Awaitable[
             except StaleLayout as stale:
                 await access.catch_up(stale.version)
         except Unavailable:
-            if loop.time() >= give_up_at:
+            if loop.time() - began_at >= (JOINT_SECONDS if access.layout.is_joint else QUORUM_SECONDS):
                 raise
             await asyncio.sleep(RETRY_SECONDS)
 

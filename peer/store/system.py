@@ -1,4 +1,4 @@
-"""What a node must not forget: boots, dots, the layout chain, what it has synced, whom it met.
+"""What a node must not forget: boots, dots, the layout chain, its votes, what it has synced, whom it met.
 
 Owns `sys.db`. Its loss means that the node may have promised things that it no longer knows: whoever finds it lost or
 corrupt starts as another node (`peer.store.home`). Values are small; what is asked often is kept in memory.
@@ -17,6 +17,7 @@ from protocol.codec import decode, encode
 from protocol.errors import RemoteProtocolError
 from protocol.identity import NodeId
 from protocol.messages import PeerInfo
+from protocol.paxos import AcceptorState
 
 COUNTER_BLOCK: Final = 65_536
 """Dot counters reserved with one commit. What a crash leaves unused of a block is skipped."""
@@ -27,6 +28,7 @@ _BOOT: Final = b"boot"
 _COUNTER: Final = b"counter"
 _LATEST: Final = b"layout latest"
 _SYNCED: Final = b"synced"
+_ACCEPTOR: Final = b"acceptor"
 _LAYOUT: Final = b"layout/"
 _PEER: Final = b"peer/"
 _PEERS_END: Final = b"peer0"
@@ -43,6 +45,8 @@ class SystemStore:
         self._reserved = 0
         self._reserving = asyncio.Lock()
         self._latest = 0
+        self.acceptor: AcceptorState | None = None
+        """How this node has voted last: None if it never did."""
         self._synced = [0] * limits.PARTITIONS
         self._marked = self._synced
         """What the last commit under way says; it becomes `_synced` once it is durable."""
@@ -60,6 +64,9 @@ class SystemStore:
             synced = await self._read(_SYNCED)
             if synced is not None:
                 self._synced = self._marked = list(_STAMPS.unpack(synced))
+            acceptor = await self._read(_ACCEPTOR)
+            if acceptor is not None:
+                self.acceptor = decode(AcceptorState, acceptor)
             for key, value in await self._kv.range(_PEER, _PEERS_END, PEERS_MAX):
                 info = decode(PeerInfo, unwrap(key, value))
                 self._peers[info.node_id] = info
@@ -119,6 +126,11 @@ class SystemStore:
         Raises: StoreCorrupt.
         """
         return await self.layout(self._latest) if self._latest else None
+
+    async def save_acceptor(self, state: AcceptorState) -> None:
+        """Persist how this node has voted. One at a time: of two that overlap either may be the last."""
+        await self._write(_ACCEPTOR, encode(state))
+        self.acceptor = state
 
     # -- what is synced ------------------------------------------------------
 

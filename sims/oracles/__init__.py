@@ -6,6 +6,7 @@ and never ask a node what it believes of itself. A judge raises `Violation`.
 
 from sims.oracles.base import Oracle, Violation
 from sims.oracles.bounds import Bounds
+from sims.oracles.chain import LayoutsAreOne
 from sims.oracles.convergence import RowsConverge
 from sims.oracles.durability import AckIsDurable, DotsAreUnique, RowsTravelWhole
 from sims.oracles.homes import ChunksAreHome
@@ -29,6 +30,7 @@ def all_oracles() -> list[Oracle]:
         DotsAreUnique(),
         RowsTravelWhole(),
         Bounds(),
+        LayoutsAreOne(),
         OnlyWhatWasPut(),
         FailedStaysInvisible(),
         ReadsAreFresh(),

@@ -21,7 +21,7 @@ from protocol.hashing import plain_hash
 from protocol.identity import ClusterId, NodeId
 from protocol.layout import Layout, Member, genesis
 from protocol.messages import NO_BALLOT, Ballot, LayoutAccept, LayoutPrepare, LayoutVote, Verdict
-from protocol.paxos import AcceptorState, Ask, LayoutRequest, Phase, Proposer, judge
+from protocol.paxos import AcceptorState, Ask, LayoutRequest, Phase, Proposer, judge, turn_seconds
 
 LAST_VERSION = 7
 QUIET_SECONDS_MAX = 30.0
@@ -187,6 +187,8 @@ class Node:
         self.life = 0
         self.writing = False
         self.jobs: deque[Callable[[], None]] = deque()
+        self.waits_for: Layout | None = None
+        """Of which it wishes for a successor."""
         self.proposer: Proposer | None = None
         self.timer: float | None = None
 
@@ -209,7 +211,7 @@ class Node:
     def crash(self) -> None:
         self.is_up = self.writing = False
         self.life += 1
-        self.proposer = None
+        self.waits_for = self.proposer = None
         self.jobs.clear()
         self.timer = None
         self.world.after(self.world.random.choice([0.001, 0.1, 4.0]), self.start)
@@ -268,10 +270,17 @@ class Node:
     # -- proposing
 
     def propose(self) -> None:
-        if not self.is_up or self.proposer is not None or self.latest.version >= self.world.goal:
+        if not self.is_up or self.waits_for is self.latest or self.latest.version >= self.world.goal:
             return
-        wanted = successor(self.latest, self.world.random.randrange(3))
-        self.proposer = self.world.proposer(self.node_id, self.latest, wanted, self.world.live(), self.world.now)
+        self.waits_for = self.latest
+        seconds = turn_seconds(self.node_id, self.latest, self.world.live())
+        self.in_this_life(seconds, partial(self.begin, self.latest), timer=True)
+
+    def begin(self, parent: Layout) -> None:
+        if self.proposer is not None or self.latest is not parent:
+            return
+        wanted = successor(parent, self.world.random.randrange(3))
+        self.proposer = self.world.proposer(self.node_id, parent, wanted, self.world.now)
         self.drive(self.proposer)
 
     def drive(self, proposer: Proposer) -> None:
@@ -436,7 +445,7 @@ class Table:
         self.kept: dict[NodeId, Kept] = dict.fromkeys(self.voters)
 
     def proposer(self, number: int, choice: int, kind: type[Proposer] = Proposer) -> Proposer:
-        return kind(self.voters[number], self.parent, successor(self.parent, choice), (), 0.0)
+        return kind(self.voters[number], self.parent, successor(self.parent, choice), 0.0)
 
     def begin(self, proposer: Proposer) -> list[Ask]:
         """Begin a ballot, at once."""
@@ -602,18 +611,16 @@ def test_a_proposer_outbids_what_outbid_it_after_a_pause_and_counts_no_late_answ
 
 def test_the_first_live_voter_begins_at_once_and_the_others_when_they_have_left_it_time():
     parent = first(7, 5)
-    wanted = successor(parent, 0)
     live = parent.record.voters[:4]
 
-    def begins(node_id: NodeId) -> float | None:
-        return Proposer(node_id, parent, wanted, live, 100.0).next_deadline()
+    def waits(node_id: NodeId, parent: Layout = parent) -> float:
+        return turn_seconds(node_id, parent, live)
 
     seconds = paxos.TURN_SECONDS
-    assert sorted(begins(voter) or 0 for voter in live) == [100.0, 100.0 + seconds, 100.0 + 2 * seconds, 100.0 + 3 * seconds]
-    assert begins(list(parent.members)[-1]) == 100.0 + 4 * seconds
-    order = [voter for _, voter in sorted((begins(voter), voter) for voter in live)]
+    assert sorted(waits(voter) for voter in live) == [0.0, seconds, 2 * seconds, 3 * seconds]
+    assert waits(list(parent.members)[-1]) == 4 * seconds
     later = successor(parent, 1)
-    assert order != sorted(live, key=lambda voter: Proposer(voter, later, successor(later, 0), live, 0.0).next_deadline() or 0)
+    assert sorted(live, key=waits) != sorted(live, key=lambda voter: waits(voter, later))
 
 
 # -- how long it takes -------------------------------------------------------

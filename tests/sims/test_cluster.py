@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from peer.files.operations import Operations
+from protocol.connection import KEEPALIVE_SECONDS
 from protocol.manifest import KIB
 from sims.scenarios._common import NAMES, again
 from sims.world import World
@@ -112,6 +113,19 @@ def test_files_are_read_and_written_while_nodes_join_and_the_joiner_crashes(seed
             reader = await world.client(name)
             for path, content in written.items():
                 assert await reader.get_bytes(path) == content, (name, path)
+
+    World(seed).run(scenario)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_machine_without_power_is_missed_after_the_silence_that_is_promised(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        await world.found(NAMES[:2])
+        await asyncio.sleep(Random(seed).uniform(3.0, 12.0))
+        gone = world.node("b").node_id
+        world.crash("b", silent=True)
+        await asyncio.sleep(KEEPALIVE_SECONDS + 0.1)
+        assert not world.node("a").liveness.is_alive(gone)
 
     World(seed).run(scenario)
 

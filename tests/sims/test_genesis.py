@@ -101,7 +101,7 @@ def test_a_node_that_is_heard_and_cannot_be_reached_is_tried_again_until_it_can(
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_newcomer_that_cannot_reach_an_old_owner_does_not_keep_others_out(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("peer.cluster.founder.COMPLETE_ANYHOW_SECONDS", 20.0)
+    monkeypatch.setattr("peer.cluster.decider.COMPLETE_ANYHOW_SECONDS", 20.0)
 
     async def scenario(world: World) -> None:
         world.lan.cut("b", "c")
@@ -120,7 +120,7 @@ def test_a_newcomer_that_cannot_reach_an_old_owner_does_not_keep_others_out(seed
 
 @pytest.mark.parametrize("seed", range(5))
 def test_nobody_is_admitted_beyond_the_limit_of_members(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("peer.cluster.founder.limits.MEMBERS_MAX", 2)
+    monkeypatch.setattr("peer.cluster.decider.limits.MEMBERS_MAX", 2)
 
     async def scenario(world: World) -> None:
         await world.found(("a", "b"))

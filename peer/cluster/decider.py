@@ -1,0 +1,240 @@
+"""What the next layout should be, and having it agreed on: who is admitted, when a move is completed and when it is taken back.
+
+Every voter of the layout in force looks at the world for itself. What it wishes for it proposes when its turn has come (`protocol.paxos`),
+and whatever the voters decide is handed to `Layouts.adopt`, which persists before anything acts. So a cluster goes on without
+any minority of its voters, the machine that founded it among them. Whoever has no vote hears no reports, and leaves it to those who have.
+
+A joint layout needs a majority of W for every read and write. So it is taken back soon where W has no live majority, even if all of it
+has synced: better the cluster as it was than one that is complete and dead.
+
+Owns the wishes and the driving of a ballot. Knows nothing of how a vote comes about (`peer.cluster.voter`). Liveness is advice: a wrong
+view proposes what is not needed, and cannot make it unsafe.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from enum import Enum
+
+from peer.cluster.layouts import Layouts, Peers
+from peer.cluster.liveness import Liveness
+from peer.config import (
+    ABORT_JOINT_SECONDS,
+    ADMIT_QUICK_SECONDS,
+    ADMIT_SECONDS,
+    COMPLETE_ANYHOW_SECONDS,
+    COMPLETE_WITHOUT_SECONDS,
+)
+from peer.errors import LinkLost, RequestFailed
+from peer.seams import Compute
+from protocol import limits
+from protocol.errors import RemoteProtocolError
+from protocol.identity import NodeId, short
+from protocol.layout import Layout, Member, abort, complete, propose, weight_of
+from protocol.messages import Hello, LayoutVote, Role
+from protocol.paxos import ANSWER_SECONDS, Ask, Phase, Proposer, turn_seconds
+from protocol.placement import Row
+
+DECIDE_SECONDS = 0.25
+"""How often a voter looks at the world."""
+
+log = logging.getLogger(__name__)
+
+
+class Ending(Enum):
+    """How a joint layout becomes stable again."""
+
+    COMPLETED = "completed"
+    TAKEN_BACK = "taken back"
+
+
+Wish = Ending | tuple[Member, ...]
+"""What should follow a layout: the end of its moves, or other members."""
+
+
+class Decider:
+    """What one node makes of its vote: it proposes the next layout."""
+
+    def __init__(
+        self, node_id: NodeId, layouts: Layouts, liveness: Liveness, peers: Peers, is_empty: Callable[[], bool], compute: Compute
+    ) -> None:
+        self._node_id = node_id
+        self._layouts = layouts
+        self._liveness = liveness
+        self._peers = peers
+        self._is_empty = is_empty
+        self._compute = compute
+        self._version = 0
+        """What is noted below is of this version."""
+        self._seen_at = 0.0
+        self._reports: dict[NodeId, frozenset[int]] = {}
+        self._wished_since: float | None = None
+        self._lacking_since: float | None = None
+        """Since when some W has had no live majority."""
+        self._fruitless: tuple[tuple[Member, ...], list[NodeId]] | None = None
+        """Members, and who of them was alive, that no record came of."""
+        self._entries: dict[NodeId, tuple[Member, int]] = {}
+        """What the layout says of each member, and since which version."""
+
+    def take_report(self, reporter: NodeId, version: int, partitions: Sequence[int]) -> None:
+        """Note that `reporter` has synced `partitions` of joint layout `version`. Reports of other versions are ignored."""
+        layout = self._layouts.current
+        if layout is None or version != layout.version:
+            return
+        self._note(layout)
+        self._reports[reporter] = self._reports.get(reporter, frozenset()) | frozenset(partitions)
+
+    async def run(self) -> None:
+        """Decide, until cancelled."""
+        while True:
+            await asyncio.sleep(DECIDE_SECONDS)
+            layout = self._layouts.current
+            if layout is None:
+                continue
+            self._note(layout)
+            if self._node_id in layout.record.voters:
+                await self._look(layout)
+
+    # -- wishes --------------------------------------------------------------
+
+    async def _look(self, layout: Layout) -> None:
+        wish = self._wish(layout)
+        now = self._now()
+        if wish is None:
+            self._wished_since = None
+            return
+        if self._wished_since is None:
+            self._wished_since = now
+        live = [voter for voter in layout.record.voters if self._liveness.is_alive(voter)]
+        if now < self._wished_since + turn_seconds(self._node_id, layout, live):
+            return
+        wanted = await self._record(layout, wish)
+        if wanted is not None:
+            await self._agree(layout, wish, wanted)
+
+    def _wish(self, layout: Layout) -> Wish | None:
+        if layout.is_joint:
+            return self._ending(layout)
+        members = self._members(layout)
+        is_fruitless = self._fruitless == (members, self._alive(members))
+        return None if members == layout.record.members or is_fruitless else members
+
+    def _ending(self, layout: Layout) -> Ending | None:
+        now = self._now()
+        if self._lacks_majority(layout):
+            if self._lacking_since is None:
+                self._lacking_since = now
+            return Ending.TAKEN_BACK if now - self._lacking_since >= ABORT_JOINT_SECONDS else None
+        self._lacking_since = None
+        missing: set[NodeId] = set()
+        for partition in layout.joint_partitions:
+            owners = layout.new_set(partition) or ()
+            without = [owner for owner in owners if partition not in self._reports.get(owner, ())]
+            if len(owners) - len(without) < _majority(owners):
+                return None
+            missing.update(without)
+        away = min((self._liveness.away_seconds(owner) for owner in sorted(missing)), default=COMPLETE_WITHOUT_SECONDS)
+        if away >= COMPLETE_WITHOUT_SECONDS or now - self._seen_at >= COMPLETE_ANYHOW_SECONDS:
+            return Ending.COMPLETED
+        return None
+
+    def _members(self, layout: Layout) -> tuple[Member, ...]:
+        """Return who should be a member: all who are, and newcomers that have been here for long enough."""
+        quick = len(layout.members) < layout.record.replication or self._is_empty()
+        pace = ADMIT_QUICK_SECONDS if quick else ADMIT_SECONDS
+        members = dict(layout.members)
+        for peer in self._liveness.alive_peers():
+            if peer.role is not Role.MEMBER or peer.cluster_id not in (b"", layout.cluster_id):
+                continue
+            known = members.get(peer.node_id)
+            if known is None:
+                is_due = len(members) < limits.MEMBERS_MAX and self._liveness.alive_seconds(peer.node_id) >= pace
+            else:
+                is_due = peer.layout_version >= self._entries[peer.node_id][1]  # else the layout may know better than this hello
+            if is_due:
+                members[peer.node_id] = _member_of(peer, known)
+        return tuple(members[node_id] for node_id in sorted(members))
+
+    async def _record(self, layout: Layout, wish: Wish) -> Layout | None:
+        match wish:
+            case Ending.COMPLETED:
+                return complete(layout)
+            case Ending.TAKEN_BACK:
+                return abort(layout)
+        wanted = await self._compute.run(lambda: propose(layout, wish))  # seconds, when a hundred arrive at once
+        if wanted is None or self._lacks_majority(wanted):
+            self._fruitless = wish, self._alive(wish)
+            return None
+        return wanted
+
+    def _lacks_majority(self, layout: Layout) -> bool:
+        """Return whether some W has no live majority, as far as this node sees."""
+        rows = dict.fromkeys(layout.wanted_rows[partition] for partition in layout.joint_partitions)
+        return any(sum(map(self._liveness.is_alive, owners)) < _majority(owners) for owners in rows)
+
+    def _alive(self, members: Sequence[Member]) -> list[NodeId]:
+        return [member.node_id for member in members if self._liveness.is_alive(member.node_id)]
+
+    def _note(self, layout: Layout) -> None:
+        """Begin anew with a new layout."""
+        if layout.version == self._version:
+            return
+        entries = self._entries
+        since = layout.version if self._version else 0  # after a start all hellos are new
+        self._entries = {
+            node_id: entries[node_id] if node_id in entries and entries[node_id][0] == member else (member, since)
+            for node_id, member in layout.members.items()
+        }
+        self._version, self._seen_at = layout.version, self._now()
+        self._reports.clear()
+        self._wished_since = self._lacking_since = self._fruitless = None
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    # -- ballots -------------------------------------------------------------
+
+    async def _agree(self, layout: Layout, wish: Wish, wanted: Layout) -> None:
+        """Propose `wanted` until a successor of `layout` is in force, or until it is not wished for any more."""
+        loop = asyncio.get_running_loop()
+        proposer = Proposer(self._node_id, layout, wanted, loop.time())
+        voted = asyncio.Event()
+        asking: list[asyncio.Task[None]] = []
+        try:
+            while proposer.decided is None and self._layouts.current is layout:
+                if proposer.phase is Phase.WAITING and self._wish(layout) != wish:
+                    break
+                proposer.tick(loop.time())
+                asking = [task for task in asking if not task.done()]
+                asking += [loop.create_task(self._ask(proposer, ask, voted)) for ask in proposer.take_effects()]
+                voted.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(min(loop.time() + DECIDE_SECONDS, proposer.next_deadline() or 0.0)):
+                        await voted.wait()
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+        if proposer.decided is not None:
+            await self._layouts.adopt(proposer.decided)
+
+    async def _ask(self, proposer: Proposer, ask: Ask, voted: asyncio.Event) -> None:
+        try:
+            reply = await self._peers.request(ask.voter, ask.request, timeout_seconds=ANSWER_SECONDS)
+            assert isinstance(reply.message, LayoutVote)
+            proposer.receive(ask.voter, ask.request, reply.message, self._now())
+        except (LinkLost, RequestFailed, TimeoutError, RemoteProtocolError) as error:
+            log.debug("no vote of %s on layout %d: %s", short(ask.voter), ask.request.version, error)
+            return
+        voted.set()
+
+
+def _majority(owners: Row) -> int:
+    return len(owners) // 2 + 1
+
+
+def _member_of(peer: Hello, known: Member | None) -> Member:
+    # A weight that follows every change of free space would move data for nothing: it stays as it was at the join.
+    weight = known.weight if known is not None else weight_of(peer.capacity_bytes)
+    return Member(peer.node_id, peer.name, peer.zone, weight, peer.addresses)

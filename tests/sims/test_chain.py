@@ -1,0 +1,191 @@
+"""Who decides the layout: voters, of whom any minority may be away, in any order and with power failing at any moment."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from protocol.layout import Layout
+from protocol.messages import Ballot, LayoutAccept, LayoutPrepare, LayoutVote, Verdict
+from sims.formed import switch_on
+from sims.history import History
+from sims.oracles.chain import LayoutsAreOne
+from sims.plan import Plan
+from sims.scenarios._common import NAMES, cut_off, start_all
+from sims.world import World
+
+SEEDS = range(max(1, int(os.environ.get("SHOAL_SEEDS", "3")) // 3))
+LOOK_SECONDS = 0.05
+
+
+async def judge(world: World) -> None:
+    """Look at the chain on all disks, again and again."""
+    oracle = LayoutsAreOne()
+    oracle.begin(world, Plan(world.seed), History())
+    while True:
+        oracle.tick()
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def run(world: World, scenario: Callable[[World], Awaitable[None]], seconds: float = 300.0) -> None:
+    """Run a scenario under the eyes of the judge of the chain."""
+
+    async def judged(world: World) -> None:
+        judging = asyncio.get_running_loop().create_task(judge(world))
+        living = asyncio.ensure_future(scenario(world))
+        judging.add_done_callback(lambda _: living.cancel())
+        try:
+            await living
+        finally:
+            if judging.done():
+                judging.result()
+            judging.cancel()
+
+    world.run(judged, seconds_max=seconds)
+
+
+async def formed(world: World, names: Sequence[str]) -> None:
+    """Switch on a cluster that has formed before."""
+    switch_on(world, names)
+    await start_all(world, names)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_cluster_whose_founder_is_gone_for_good_admits_another_machine(seed: int) -> None:
+    silent = Random(seed).random() < 0.5
+
+    async def scenario(world: World) -> None:
+        await world.found(NAMES[:3])
+        await (await world.client("b")).put_bytes("/f", b"x" * 100_000)
+        world.crash("a", silent=silent)
+        await world.start("d")
+        await world.members(4)
+        client = await world.client("d")
+        assert await client.get_bytes("/f") == b"x" * 100_000
+        await client.put_bytes("/g", b"y")
+
+    run(World(seed), scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_voters_that_all_propose_at_once_agree(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peer.cluster.decider.turn_seconds", lambda node_id, parent, live: 0.0)
+
+    async def scenario(world: World) -> None:
+        await formed(world, NAMES[:3])
+        await asyncio.gather(world.start("d"), world.start("e"))
+        await world.members(5)
+        await (await world.client("e")).put_bytes("/f", b"x")
+
+    run(World(seed), scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_of_a_cluster_that_is_split_the_majority_alone_decides(seed: int) -> None:
+    minority = Random(seed).sample(NAMES, 2)
+
+    async def scenario(world: World) -> None:
+        await formed(world, NAMES)
+        before = world.node("a").layout.version
+        for newcomer in ("f", "g"):
+            world.machine(newcomer)
+        cut_off(world, [*minority, "f"])
+        await world.start("f")
+        await world.start("g")
+        await asyncio.sleep(60.0)
+        for name in minority:
+            assert world.node(name).layout.version == before
+        assert world.node("f").layouts.current is None
+        assert len(world.node("g").layout.members) == 6
+        world.lan.heal()
+        await world.members(7)
+
+    run(World(seed), scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_machine_that_joins_a_cluster_of_one_and_dies_costs_it_seconds(seed: int) -> None:
+    choice = Random(seed)
+
+    async def scenario(world: World) -> None:
+        await world.start("a", found=True)
+        client = await world.client("a")
+        await client.put_bytes("/f", b"x" * 100_000)
+        for silent, seconds in ((False, 5.0), (True, 12.0)):
+            joining = asyncio.get_running_loop().create_task(world.start("b"))
+            while not world.node("a").layout.is_joint:
+                await asyncio.sleep(0.001)
+            world.crash("b", silent=silent)
+            joining.cancel()
+            await asyncio.sleep(choice.uniform(0.0, 2.0))
+            async with asyncio.timeout(seconds):
+                assert await client.get_bytes("/f") == b"x" * 100_000
+                await client.put_bytes("/g", b"y" * 100_000)
+            assert len(world.node("a").layout.members) == 1
+        await world.start("b")
+        await world.members(2)
+        assert await (await world.client("b")).get_bytes("/g") == b"y" * 100_000
+
+    run(World(seed), scenario)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_voter_that_loses_its_power_when_it_has_voted_keeps_its_word(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        await formed(world, NAMES[:3])
+        layout = world.node("a").layout
+        rival = replace(layout.record, version=layout.version + 1, parent=layout.digest)
+        voter, asker = (world.node(name).node_id for name in "ab")
+
+        async def ask(request: LayoutPrepare | LayoutAccept) -> LayoutVote:
+            reply = await world.node("b").request(voter, request, timeout_seconds=2.0)
+            assert isinstance(reply.message, LayoutVote)
+            return reply.message
+
+        async def lose_power() -> None:
+            world.crash("a")
+            await world.start("a")
+            await world.members(3)
+
+        fifth, version = Ballot(5, asker), layout.version + 1
+        assert (await ask(LayoutPrepare(2000, version, fifth))).verdict is Verdict.GRANTED
+        await lose_power()
+        refused = await ask(LayoutPrepare(2000, version, Ballot(4, asker)))
+        assert (refused.verdict, refused.ballot) == (Verdict.OUTBID, fifth)
+        record = Layout(rival).data
+        assert (await ask(LayoutAccept(2000, version, fifth, record))).verdict is Verdict.GRANTED
+        await lose_power()
+        vote = await ask(LayoutPrepare(2000, version, Ballot(6, asker)))
+        assert (vote.verdict, vote.ballot, vote.record) == (Verdict.GRANTED, fifth, record)
+
+    run(World(seed), scenario)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_member_said_before_counts_no_more_against_what_it_said_since(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        await formed(world, NAMES[:3])
+        before = world.node("a").layout.version
+        while (known := world.node("a").links.peer(world.node("b").node_id)) is None:
+            await asyncio.sleep(0.1)
+        news = replace(known, name="new", layout_version=before)
+        world.node("a").links._hellos[known.node_id] = news  # as if its link were newer than the one to c
+        await asyncio.sleep(30.0)
+        for name in NAMES[:3]:
+            assert world.node(name).layout.version == before + 1
+            assert world.node(name).layout.members[known.node_id].name == "new"
+
+    run(World(seed), scenario)
+
+
+def test_what_a_peer_has_joined_since_its_hello_is_known() -> None:
+    async def scenario(world: World) -> None:
+        await world.gather(NAMES[:3])
+        for name in NAMES[:3]:
+            peers = world.node(name).links.peers()
+            assert {peer.cluster_id for peer in peers} == {world.node(name).layout.cluster_id}
+
+    run(World(0), scenario)

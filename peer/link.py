@@ -63,6 +63,9 @@ class LinkOwner(Protocol):
     def link_down(self, link: "Link", code: CloseCode, reason: str) -> None:
         """The link has ended. Called once, if `link_up` was."""
 
+    def answer_at_once(self, link: "Link", request: Request) -> Answer | None:
+        """Return the answer to a request that waits for nothing, small and without a payload; None: `serve` is asked."""
+
     async def serve(self, link: "Link", request: Request, payload: memoryview, deadline: float) -> Served:
         """Answer a request; `payload` is valid until this returns.
 
@@ -111,6 +114,8 @@ class Link(asyncio.BufferedProtocol):
         self._writable = True
         self._flush_is_due = False
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._told: dict[int, Callable[[Answer], None]] = {}
+        """By request id, who is called when the answer comes, and waits for nothing."""
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._payload_slots = asyncio.Semaphore(PAYLOADS_SERVED_MAX)
         self._room_waiters: list[asyncio.Future[None]] = []
@@ -178,6 +183,15 @@ class Link(asyncio.BufferedProtocol):
             raise RequestFailed(failure.code, failure.reason, failure.layout_version)
         return reply
 
+    def ask(self, message: Request, answered: Callable[[Answer], None]) -> None:
+        """Ask the peer what it may leave unanswered; `answered` is called if it says anything but a failure. Neither a task nor a timer.
+
+        Nothing is sent while there is no room: to be silent for a moment is what a peer does that cannot be reached.
+        """
+        if self._closed is None and self._has_room(0):
+            self._told[self._connection.send_request(message)] = answered
+            self._flush_soon()
+
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "") -> None:
         """End the link. Requests that are open fail with LinkLost."""
         self._handle(self._connection.close(code, reason))
@@ -238,7 +252,11 @@ class Link(asyncio.BufferedProtocol):
         for event in events:
             match event:
                 case RequestArrived():
-                    self._begin_serving(event)
+                    answer = self._owner.answer_at_once(self, event.message) if self._writable else None
+                    if answer is not None:
+                        self._connection.send_answer(event.request_id, answer)
+                    else:
+                        self._begin_serving(event)
                 case AnswerArrived():
                     self._take_answer(event)
                 case RequestCancelled():
@@ -259,6 +277,11 @@ class Link(asyncio.BufferedProtocol):
             self._up.set_result(None)
 
     def _take_answer(self, event: AnswerArrived) -> None:
+        told = self._told.pop(event.request_id, None)
+        if told is not None:
+            if not isinstance(event.message, Failure):
+                told(event.message)
+            return
         answer = self._waiting.pop(event.request_id, None)
         if answer is not None and not answer.done():
             answer.set_result(Reply(event.message, event.payload, self._release))
@@ -401,6 +424,7 @@ class Link(asyncio.BufferedProtocol):
             if not answer.done():
                 answer.set_exception(lost)
         self._waiting.clear()
+        self._told.clear()
         for task in list(self._serving.values()):
             task.cancel()
         self._tell_room()

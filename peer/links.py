@@ -10,7 +10,7 @@ closes the surplus one once nothing is open on it, so that no request is lost to
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from protocol.connection import PayloadBudget
 from protocol.errors import CloseCode
 from protocol.hashing import Buffer
 from protocol.identity import ClusterId, NodeId, short
-from protocol.messages import Carrier, Hello, LinkKind, Request, Role
+from protocol.messages import Answer, Carrier, Hello, LinkKind, Request, Role
 
 ADDRESS_BOOK_MAX = 4 * limits.MEMBERS_MAX
 """Nodes whose addresses are remembered in memory; the oldest are forgotten first."""
@@ -48,8 +48,11 @@ class LinksHost(Protocol):
     def peer_up(self, peer: Hello) -> None:
         """The first ctl link to this peer is up, or a newer hello than before has arrived."""
 
-    def peer_down(self, node_id: NodeId) -> None:
-        """The last ctl link to this peer is gone."""
+    def peer_refuses(self, node_id: NodeId) -> None:
+        """A dial has found that nobody listens at any address of this node, whose machine said so."""
+
+    def answer_at_once(self, peer: Hello, request: Request) -> Answer | None:
+        """Return the answer to a request of `peer` that waits for nothing; None: `serve` is asked."""
 
     async def serve(self, peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
         """Answer a request of `peer`."""
@@ -133,6 +136,12 @@ class Links:
                 link = await self.reach(node_id, kind)
             timeout_seconds = give_up_at - self._now()
         return await link.request(message, payload, timeout_seconds=timeout_seconds)
+
+    def ask(self, node_id: NodeId, message: Request, answered: Callable[[Answer], None]) -> None:
+        """Ask `node_id` over its ctl link, if one is up, what it may leave unanswered (`Link.ask`)."""
+        link = self._links.get((node_id, LinkKind.CTL))
+        if link is not None:
+            link.ask(message, answered)
 
     async def reach(self, node_id: NodeId, kind: LinkKind) -> Link:
         """Return a link of `kind` to `node_id` that is up.
@@ -228,7 +237,10 @@ class Links:
                 down = self._downs.pop(link.proven, None)
                 if down is not None:
                     down.set()
-                self._host.peer_down(link.proven)
+
+    def answer_at_once(self, link: Link, request: Request) -> Answer | None:
+        """Answer a request that waits for nothing."""
+        return self._host.answer_at_once(link.peer, request)
 
     async def serve(self, link: Link, request: Request, payload: memoryview, deadline: float) -> Served:
         """Answer a request."""
@@ -282,15 +294,19 @@ class Links:
     async def _dial(self, node_id: NodeId, kind: LinkKind) -> Link:
         addresses = self.addresses(node_id)
         fault = "no address is known"
+        refusals = 0
         for address in addresses:
             try:
                 link = await self._connect(address, kind, DIAL_TIMEOUT_SECONDS / len(addresses))
             except (ConnectFailed, LinkLost) as error:
                 fault = str(error)
+                refusals += isinstance(error, ConnectFailed) and error.refused
                 continue
             if link.proven == node_id:
                 return self._links.get((node_id, kind), link)
             fault = f"{address}: another node listens there"
+        if addresses and refusals == len(addresses):
+            self._host.peer_refuses(node_id)
         raise Unreachable(f"node {short(node_id)} cannot be reached: {fault}")
 
     async def _connect(self, address: str, kind: LinkKind, timeout_seconds: float) -> Link:

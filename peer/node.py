@@ -14,10 +14,10 @@ from peer.care.reconcile import Reconcile
 from peer.care.row_repair import RowRepair
 from peer.care.sweep import Sweep
 from peer.cluster.decider import Decider
+from peer.cluster.detector import Detector
 from peer.cluster.explorer import Explorer
 from peer.cluster.genesis import Genesis
 from peer.cluster.layouts import Layouts
-from peer.cluster.liveness import Liveness
 from peer.cluster.sync import Sync
 from peer.cluster.voter import Voter
 from peer.config import ADDRESSES_SECONDS, NodeConfig
@@ -30,12 +30,14 @@ from peer.links import Links
 from peer.seams import Announcement, Compute, Entropy, Env, Listener, WallClock
 from peer.store.chunks import ChunkStore
 from peer.store.home import Home
+from protocol import limits
 from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
 from protocol.fields import NO_CLUSTER
 from protocol.hashing import Buffer
 from protocol.identity import ClusterId, NodeId, short
 from protocol.layout import Layout, Member, unpack_partitions, weight_of
 from protocol.messages import (
+    Answer,
     BucketsGet,
     ChunkGet,
     ChunkPut,
@@ -50,11 +52,15 @@ from protocol.messages import (
     LayoutPrepare,
     LinkKind,
     ListFetch,
+    MembersGet,
+    MemberState,
     PartitionPull,
     PeerInfo,
     Peers,
     PeersGet,
     PeerStatus,
+    Probe,
+    ProbeIndirect,
     Request,
     Role,
     RowFetch,
@@ -71,6 +77,8 @@ PROTOCOL_VERSION = 1
 ANNOUNCE_TIMEOUT_SECONDS = 5.0
 CATCH_UP_AGAIN_SECONDS = 1.0
 NOTICES_MAX = 16
+PEERS_SHOWN_MAX = 2 * limits.MEMBERS_MAX
+"""In a status."""
 SLOW_ANSWER_SECONDS = 3.0
 """A simulated answer that is slow: longer than anybody waits for one before he asks others."""
 
@@ -128,7 +136,6 @@ class Node:
         self.wall_clock: WallClock = env.wall_clock
         self.compute: Compute = env.compute
         self.links = Links(env.network, self)
-        self.liveness = Liveness(self.node_id, self.links.peers)
         self._env = env
         self._home = home
         self._on_event = on_event
@@ -155,24 +162,24 @@ class Node:
         await self.chunks.open()
         if not self._capacity_bytes:
             self._capacity_bytes = (await storage.disk.space())[0]
+        self.detector = Detector(self.node_id, self.system.boot, self.links, self.entropy)
         self.layouts = Layouts(self.node_id, self.system, self.rows, self, self._layout_changed)
         await self.layouts.load()
         self.row_repair = RowRepair(self, self.rows)
         self.sync = Sync(self.node_id, self.layouts, self.system, self.rows, self, self.row_repair.report)
         self.voter = Voter(self.system, self.layouts)
-        self.decider = Decider(self.node_id, self.layouts, self.liveness, self, self._is_empty, self.compute)
-        self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.liveness.is_alive)
+        self.decider = Decider(self.node_id, self.layouts, self.detector, self, self._is_empty, self.compute)
+        self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.detector.is_alive)
         self.row_service = RowService(self, self.rows, self.system, self._env.faults, self.row_repair.report)
         self.digest_service = DigestService(self, self.rows, self.sync.unsynced, self._env.faults, self.row_repair.report)
         self.reconcile = Reconcile(
             self, self.rows, self.digest_service, lambda: self.layouts.current, self.links.peers, self.row_repair.report
         )
-        self.chunk_service = ChunkService(self, self.chunks, self._env.faults)
+        self.chunk_service = ChunkService(self, self.chunks, self._env.faults, self.detector.state)
         self._listener: Listener = await self._env.network.listen(self.config.listen, self.links.accept)
         self.explorer = Explorer(
             self.links, self._env.discovery, self.system, self.entropy, self.config.join, self._is_member, lambda: self.addresses
         )
-        self.liveness.start()
         genesis = Genesis(self.layouts, self.entropy, self._own_member, self.links.peers, self._notice, self.explorer.typed_faults)
         if self.layouts.current is not None:
             self._layout_changed(self.layouts.current)
@@ -201,6 +208,7 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.explorer.close()
+        self.detector.stop()
         await self.links.close()
         await self.rows.close()
         await self.chunks.close()
@@ -260,8 +268,10 @@ class Node:
         return self.links.addresses(node_id)
 
     def preferred(self, nodes: Sequence[NodeId]) -> list[NodeId]:
-        """Return `nodes` with those that seem to be there first, this node before all."""
-        return sorted(nodes, key=lambda node: (node != self.node_id, not self.liveness.is_alive(node)))
+        """Return `nodes` with those first that nobody doubts and that are linked, this node before all."""
+        return sorted(
+            nodes, key=lambda node: (node != self.node_id, not self.detector.seems_well(node), self.links.peer(node) is None)
+        )
 
     def recently_refused(self, node_id: NodeId) -> bool:
         """Return whether a direct try of the last moments failed."""
@@ -306,17 +316,20 @@ class Node:
         """Exchange peers and layouts with whom a link has come up."""
         if peer.role is not Role.MEMBER:
             return
-        self.liveness.peer_up(peer.node_id)
+        self.detector.peer_up(peer)
         self.explorer.keep(peer.node_id)
         self._spawn(self._greet(peer))
         self.reconcile.peer_up(peer.node_id)
         self.sync.wake()
         self.sweep.wake()
 
-    def peer_down(self, node_id: NodeId) -> None:
-        """Note that a peer is gone."""
-        if self.liveness.is_alive(node_id):
-            self.liveness.peer_down(node_id)
+    def peer_refuses(self, node_id: NodeId) -> None:
+        """Note that nobody listens where a node was."""
+        self.detector.peer_refuses(node_id)
+
+    def answer_at_once(self, peer: Hello, request: Request) -> Answer | None:
+        """Answer the probes of members."""
+        return self.detector.answer_at_once(peer.node_id, request) if peer.role is Role.MEMBER else None
 
     async def serve(self, peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
         """Answer a request.
@@ -366,6 +379,8 @@ class Node:
                 return self.digest_service.buckets(request)
             case RowsCompare():
                 return await self.digest_service.compare(request)
+            case Probe() | ProbeIndirect() | MembersGet():
+                return await self.detector.serve(peer.node_id, request)
             case LayoutAnnounce():
                 self.links.joined(peer.node_id, ClusterId(request.cluster_id))
                 self._spawn(self._hear_of_layout(peer, request.cluster_id, request.version))
@@ -544,9 +559,9 @@ class Node:
     async def _status(self) -> Status:
         layout = self.layouts.current
         _, free = await self._env.storage.disk.space()
-        peers = [peer.node_id for peer in self.links.peers() if peer.role is Role.MEMBER]
         members = layout.members if layout is not None else {}
-        seen = sorted({*peers, *members} - {self.node_id})
+        newcomers = [view.node_id for view in self.detector.members() if view.state < MemberState.DEAD and view.node_id not in members]
+        seen = [node_id for node_id in (*sorted(members), *sorted(newcomers)) if node_id != self.node_id]
         return Status(
             node_id=self.node_id,
             name=self.name,
@@ -561,6 +576,6 @@ class Node:
             corrupt_chunks=self.chunks.corrupt,
             owed_chunks=self.sweep.owed_chunks,
             unsynced_partitions=len(self.sync.unsynced()),
-            peers=tuple(PeerStatus(node_id, self.liveness.is_alive(node_id)) for node_id in seen),
+            peers=tuple(PeerStatus(node_id, self.detector.state(node_id)) for node_id in seen[:PEERS_SHOWN_MAX]),
             notices=tuple(self._notices),
         )

@@ -18,7 +18,7 @@ from protocol.fields import NO_CLUSTER
 from protocol.hashing import Buffer
 from protocol.identity import NodeId
 from protocol.layout import Layout
-from protocol.messages import Hello, LayoutGet, LayoutIs, LinkKind, Peers, PeersGet, Request, Role
+from protocol.messages import Answer, Hello, LayoutGet, LayoutIs, LinkKind, Peers, PeersGet, Request, Role
 
 ASK_TIMEOUT_SECONDS = 5.0
 ASK_AROUND_SECONDS = 5.0
@@ -158,8 +158,12 @@ class Session:
     def peer_up(self, peer: Hello) -> None:
         """Nothing follows: a client keeps no view of who is there."""
 
-    def peer_down(self, node_id: NodeId) -> None:
+    def peer_refuses(self, node_id: NodeId) -> None:
         """Nothing follows."""
+
+    def answer_at_once(self, peer: Hello, request: Request) -> Answer | None:
+        """Leave it to `serve`."""
+        return None
 
     async def serve(self, peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
         """Refuse: a client serves nothing."""

@@ -160,7 +160,7 @@ class Membership:
         self._queue = GossipQueue()
         self._effects = Effects()
         self._timers: list[tuple[float, int, Callable[[float, Any], None], Any]] = []
-        """What is due when. Nothing is taken out early: each looks whether it still means something."""
+        """What is due when. Each looks whether it still means something; only helpers that nobody needs any more are taken out early."""
         self._serial = 0
         self._health = 0
         self._listens_until = now
@@ -275,6 +275,8 @@ class Membership:
 
     def next_deadline(self) -> float:
         """Return when `tick` is to be called."""
+        while self._timers[0][2] == self._probe_indirectly and self._timers[0][3][0].reached:
+            heappop(self._timers)  # of nearly every probe: a node at rest wakes up once a period, not twice
         return max(self._timers[0][0], self._listens_until)
 
     def take_effects(self) -> Effects:

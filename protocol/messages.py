@@ -271,12 +271,26 @@ class SyncReport(Request):
     partitions: PartitionBitmap
 
 
+class MemberState(IntEnum):
+    """What is held of a member. Of two claims about one incarnation the one with the higher number stands."""
+
+    ALIVE = 1
+    DRAINING = 2
+    """Alive, and about to leave."""
+    SUSPECT = 3
+    REFUSED = 4
+    """In claims only: suspect, and its port refuses whoever dials it."""
+    DEAD = 5
+    LEFT = 6
+
+
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
-    """How the answering node sees a member."""
+    """How the answering node sees another one."""
 
     node_id: NodeIdField
-    alive: Flag
+    state: MemberState
+    """DEAD as well for a member that it has never heard of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +315,7 @@ class Status(Answer):
     unsynced_partitions: U32
     """Partitions that this node is a replica of and has not synced yet."""
     peers: Annotated[tuple[PeerStatus, ...], Items(2 * limits.MEMBERS_MAX)]
+    """All members of its layout but itself, then the others that it knows and that are there, each in order of id."""
     notices: Annotated[tuple[ReasonField, ...], Items(16)]
     """What a person should know: another cluster of the same key was met, the node waits for a cluster, ..."""
 
@@ -674,19 +689,6 @@ class RowsCompare(Request):
 
 
 # -- membership --------------------------------------------------------------
-
-
-class MemberState(IntEnum):
-    """What is held of a member. Of two claims about one incarnation the one with the higher number stands."""
-
-    ALIVE = 1
-    DRAINING = 2
-    """Alive, and about to leave."""
-    SUSPECT = 3
-    REFUSED = 4
-    """In claims only: suspect, and its port refuses whoever dials it."""
-    DEAD = 5
-    LEFT = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from peer.store.chunks import ChunkStore
 from peer.store.rows import RowCorrupt, RowStore
 from peer.store.system import SystemStore
 from protocol.identity import OP_ID_BYTES, OpId
+from protocol.membership import Membership
 from protocol.versions import Operation, Row, context_of, merge
 from sims.disk import SimDisk
 from sims.kv import SimKV
@@ -256,6 +257,10 @@ def _reconcile_one_way() -> list[Patch]:
     return [(Reconcile, "_members", members), (Reconcile, "_give", give)]
 
 
+def _death_not_refuted() -> list[Patch]:
+    return [(Membership, "_refute", lambda self, now, claim: True)]
+
+
 BUGS: Final = {
     bug.name: bug
     for bug in (
@@ -280,6 +285,7 @@ BUGS: Final = {
         Bug("dots-reissued", "the counter of versions is not stored", _dots_reissued),
         Bug("last-writer-wins", "of two concurrent versions the one with the later clock is kept", _last_writer_wins),
         Bug("reconcile-one-way", "of two replicas only the one with the lower id gets what it lacks", _reconcile_one_way),
+        Bug("death-not-refuted", "a node that hears that it is held dead does not say that it is not", _death_not_refuted),
     )
 }
 

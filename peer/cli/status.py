@@ -17,7 +17,7 @@ from peer.files.cluster_status import ClusterStatus, MemberStatus
 from peer.real.loop import run
 from protocol.identity import short
 
-STATE_STYLES = {"alive": "green", "joining": "yellow", "dead": "red"}
+STATE_STYLES = {"alive": "green", "joining": "yellow", "suspect": "yellow", "leaving": "yellow", "dead": "red", "left": "red"}
 WATCH_SECONDS = 2.0
 
 
@@ -85,8 +85,8 @@ def watched(what: RenderableType) -> Group:
 
 def status_view(found: ClusterStatus) -> Group:
     """Return a status as a table and what follows from it."""
-    alive = sum(member.state == "alive" for member in found.members)
-    members = count_text(len(found.members), "member")
+    alive = count_alive(found)
+    members = count_text(count_members(found), "member")
     table = plain_table("name", "id", "address", "state", "zone", ">weight", ">chunks", ">data", ">free")
     for member in found.members:
         own = member.status
@@ -138,7 +138,7 @@ def health_document(found: ClusterStatus) -> dict[str, object]:
     return {
         "copies_wanted": found.copies_wanted,
         "copies_needed": found.copies_needed,
-        "alive": sum(member.state == "alive" for member in found.members),
+        "alive": count_alive(found),
         "moving_partitions": found.moving_partitions,
         "owed_chunks": sum(answer.owed_chunks for answer in answers),
         "corrupt_chunks": sum(answer.corrupt_chunks for answer in answers),
@@ -147,11 +147,21 @@ def health_document(found: ClusterStatus) -> dict[str, object]:
     }
 
 
+def count_alive(found: ClusterStatus) -> int:
+    """Return how many members are there without a doubt."""
+    return sum(member.state == "alive" for member in found.members)
+
+
+def count_members(found: ClusterStatus) -> int:
+    """Return how many members the cluster has; who is joining is none yet."""
+    return sum(member.state != "joining" for member in found.members)
+
+
 def health_lines(found: ClusterStatus) -> list[str]:
     """Return what a person should know of the health, the worst first."""
     answers = [member.status for member in found.members if member.status is not None]
-    alive = sum(member.state == "alive" for member in found.members)
-    away = len(found.members) - alive
+    alive = count_alive(found)
+    away = count_members(found) - alive
     lines = []
     if alive < found.copies_needed:
         lines.append(f"nothing is read or written: that needs {count_text(found.copies_needed, 'machine')} and {alive} can be reached")

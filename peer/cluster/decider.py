@@ -7,7 +7,7 @@ any minority of its voters, the machine that founded it among them. Whoever has 
 A joint layout needs a majority of W for every read and write. So it is taken back soon where W has no live majority, even if all of it
 has synced: better the cluster as it was than one that is complete and dead.
 
-Owns the wishes and the driving of a ballot. Knows nothing of how a vote comes about (`peer.cluster.voter`). Liveness is advice: a wrong
+Owns the wishes and the driving of a ballot. Knows nothing of how a vote comes about (`peer.cluster.voter`). The detector is advice: a wrong
 view proposes what is not needed, and cannot make it unsafe.
 """
 
@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
 
+from peer.cluster.detector import Detector
 from peer.cluster.layouts import Layouts, Peers
-from peer.cluster.liveness import Liveness
 from peer.config import (
     ABORT_JOINT_SECONDS,
     ADMIT_QUICK_SECONDS,
@@ -57,11 +57,11 @@ class Decider:
     """What one node makes of its vote: it proposes the next layout."""
 
     def __init__(
-        self, node_id: NodeId, layouts: Layouts, liveness: Liveness, peers: Peers, is_empty: Callable[[], bool], compute: Compute
+        self, node_id: NodeId, layouts: Layouts, detector: Detector, peers: Peers, is_empty: Callable[[], bool], compute: Compute
     ) -> None:
         self._node_id = node_id
         self._layouts = layouts
-        self._liveness = liveness
+        self._detector = detector
         self._peers = peers
         self._is_empty = is_empty
         self._compute = compute
@@ -106,7 +106,7 @@ class Decider:
             return
         if self._wished_since is None:
             self._wished_since = now
-        live = [voter for voter in layout.record.voters if self._liveness.is_alive(voter)]
+        live = [voter for voter in layout.record.voters if self._detector.is_alive(voter)]
         if now < self._wished_since + turn_seconds(self._node_id, layout, live):
             return
         wanted = await self._record(layout, wish)
@@ -134,7 +134,7 @@ class Decider:
             if len(owners) - len(without) < _majority(owners):
                 return None
             missing.update(without)
-        away = min((self._liveness.away_seconds(owner) for owner in sorted(missing)), default=COMPLETE_WITHOUT_SECONDS)
+        away = min((self._detector.away_seconds(owner) for owner in sorted(missing)), default=COMPLETE_WITHOUT_SECONDS)
         if away >= COMPLETE_WITHOUT_SECONDS or now - self._seen_at >= COMPLETE_ANYHOW_SECONDS:
             return Ending.COMPLETED
         return None
@@ -144,12 +144,12 @@ class Decider:
         quick = len(layout.members) < layout.record.replication or self._is_empty()
         pace = ADMIT_QUICK_SECONDS if quick else ADMIT_SECONDS
         members = dict(layout.members)
-        for peer in self._liveness.alive_peers():
+        for peer in self._detector.alive_peers():
             if peer.role is not Role.MEMBER or peer.cluster_id not in (b"", layout.cluster_id):
                 continue
             known = members.get(peer.node_id)
             if known is None:
-                is_due = len(members) < limits.MEMBERS_MAX and self._liveness.alive_seconds(peer.node_id) >= pace
+                is_due = len(members) < limits.MEMBERS_MAX and self._detector.alive_seconds(peer.node_id) >= pace
             else:
                 is_due = peer.layout_version >= self._entries[peer.node_id][1]  # else the layout may know better than this hello
             if is_due:
@@ -171,10 +171,10 @@ class Decider:
     def _lacks_majority(self, layout: Layout) -> bool:
         """Return whether some W has no live majority, as far as this node sees."""
         rows = dict.fromkeys(layout.wanted_rows[partition] for partition in layout.joint_partitions)
-        return any(sum(map(self._liveness.is_alive, owners)) < _majority(owners) for owners in rows)
+        return any(sum(map(self._detector.is_alive, owners)) < _majority(owners) for owners in rows)
 
     def _alive(self, members: Sequence[Member]) -> list[NodeId]:
-        return [member.node_id for member in members if self._liveness.is_alive(member.node_id)]
+        return [member.node_id for member in members if self._detector.is_alive(member.node_id)]
 
     def _note(self, layout: Layout) -> None:
         """Begin anew with a new layout."""

@@ -1,12 +1,13 @@
 """What a holder answers about chunks: put, get, have.
 
 Owns the first home's part of a write: keep a verified copy, see to the other homes at the same time, and walk through the
-fallbacks for every home that was tried and failed. Nothing here asks the failure detector: a copy counts when its holder says so.
+fallbacks for every home that was tried and failed. The failure detector may say whom to try first, and when to try a fallback as well; a
+copy counts when its holder says so, and with fewer than wanted every home has been tried, whatever is held of it.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from peer.errors import Refused
 from peer.files.access import TRY_SECONDS, Access, milliseconds
@@ -19,7 +20,7 @@ from protocol.errors import ErrorCode
 from protocol.identity import ChunkId, NodeId, short
 from protocol.layout import Layout
 from protocol.manifest import chunk_matches, chunk_partition
-from protocol.messages import ChunkData, ChunkGet, ChunkPut, ChunksHave, ChunksHeld, ChunkStored
+from protocol.messages import ChunkData, ChunkGet, ChunkPut, ChunksHave, ChunksHeld, ChunkStored, MemberState
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,12 @@ log = logging.getLogger(__name__)
 class ChunkService:
     """The chunks of one holder, as its peers and clients may use them."""
 
-    def __init__(self, access: Access, chunks: ChunkStore, faults: Faults) -> None:
+    def __init__(self, access: Access, chunks: ChunkStore, faults: Faults, state: Callable[[NodeId], MemberState]) -> None:
+        """`state` says what a node is held to be."""
         self._access = access
         self._chunks = chunks
         self._faults = faults
+        self._state = state
 
     async def put(self, request: ChunkPut, payload: memoryview, deadline: float) -> ChunkStored:
         """Store a chunk here and, with `forward`, wherever else it belongs.
@@ -81,19 +84,24 @@ class ChunkService:
         own = self._access.node_id
         partition = chunk_partition(chunk_id)
         homes = [home for home in layout.homes(partition) if home != own]
+        there = [home for home in homes if not self._is_dead(home)]
+        doubtful = sum(self._state(home) is MemberState.SUSPECT for home in there)
+        fallbacks = sorted((node for node in layout.fallbacks(partition) if node != own), key=self._is_dead)
         # No TaskGroup: a StorageFailed has to arrive as itself, for it ends the node.
         kept, holders = await asyncio.gather(
-            self._keep(chunk_id, payload), self._send_to(homes, chunk_id, payload, len(homes))
+            self._keep(chunk_id, payload), self._send_to([*there, *fallbacks[:doubtful]], chunk_id, payload, len(there))
         )
         if kept:
             holders.append(own)
-        for fallback in layout.fallbacks(partition):
-            missing = layout.copies_wanted - len(holders)
-            if missing <= 0 or asyncio.get_running_loop().time() + TRY_SECONDS > deadline:
+        absent = [home for home in homes if home not in there]
+        for node in sorted([*absent, *fallbacks[doubtful:]], key=self._is_dead):
+            if len(holders) >= layout.copies_wanted or asyncio.get_running_loop().time() + TRY_SECONDS > deadline:
                 break
-            if fallback != own:
-                holders += await self._send_to([fallback], chunk_id, payload, 1)
+            holders += await self._send_to([node], chunk_id, payload, 1)
         return holders
+
+    def _is_dead(self, node_id: NodeId) -> bool:
+        return self._state(node_id) >= MemberState.DEAD
 
     async def _keep(self, chunk_id: ChunkId, payload: memoryview) -> bool:
         try:

@@ -11,6 +11,7 @@ from sims.oracles.convergence import RowsConverge
 from sims.oracles.durability import AckIsDurable, DotsAreUnique, RowsTravelWhole
 from sims.oracles.homes import ChunksAreHome
 from sims.oracles.integrity import CorruptionIsContained
+from sims.oracles.members import MembersAreSeen
 from sims.oracles.register import (
     AppliedOnce,
     FailedStaysInvisible,
@@ -39,5 +40,6 @@ def all_oracles() -> list[Oracle]:
         AppliedOnce(),
         ChunksAreHome(),
         CorruptionIsContained(),
+        MembersAreSeen(),
         RowsConverge(),
     ]

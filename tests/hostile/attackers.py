@@ -15,7 +15,7 @@ from protocol.errors import CloseCode
 from protocol.framing import FrameReader, frame_parts
 from protocol.hashing import Buffer, plain_hash
 from protocol.identity import NodeId
-from protocol.messages import Close, Hello, LinkKind, Message, Peers, PeersGet, Request, Role
+from protocol.messages import Answer, Close, Hello, LinkKind, Message, Peers, PeersGet, Request, Role
 from protocol.testing.pair import some_hello
 
 SECONDS = 10.0
@@ -44,7 +44,6 @@ class Process:
         self.node_id: NodeId = self.network.node_id
         self.links = Links(self.network, self)
         self.bugs: list[BaseException] = []
-        self.ended: list[NodeId] = []
 
     def hello(self, kind: LinkKind) -> Hello:
         return some_hello(self.name, kind, node_id=self.node_id, addresses=())
@@ -57,8 +56,10 @@ class Process:
 
     def peer_up(self, peer: Hello) -> None: ...
 
-    def peer_down(self, node_id: NodeId) -> None:
-        self.ended.append(node_id)
+    def peer_refuses(self, node_id: NodeId) -> None: ...
+
+    def answer_at_once(self, peer: Hello, request: Request) -> Answer | None:
+        return None
 
     async def serve(self, peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
         return await self.handler(request, payload)

@@ -18,6 +18,7 @@ from protocol.hashing import plain_hash
 from protocol.identity import NodeId
 from protocol.manifest import ChunkTag, chunk_id_of
 from protocol.messages import (
+    Answer,
     ChunkData,
     ChunkGet,
     ChunkPut,
@@ -26,8 +27,11 @@ from protocol.messages import (
     LayoutGet,
     LayoutIs,
     LinkKind,
+    MembersGet,
     Peers,
     PeersGet,
+    Probe,
+    ProbeAck,
     Request,
 )
 from protocol.testing.pair import some_hello
@@ -54,7 +58,7 @@ class Side:
         self.address = ""
         self.bugs: list[BaseException] = []
         self.ups: list[NodeId] = []
-        self.downs: list[NodeId] = []
+        self.refusing: list[NodeId] = []
         self.refusal: tuple[CloseCode, str] | None = None
         self.links = Links(self.network, self)
 
@@ -70,8 +74,11 @@ class Side:
     def peer_up(self, peer: Hello) -> None:
         self.ups.append(peer.node_id)
 
-    def peer_down(self, node_id: NodeId) -> None:
-        self.downs.append(node_id)
+    def peer_refuses(self, node_id: NodeId) -> None:
+        self.refusing.append(node_id)
+
+    def answer_at_once(self, peer: Hello, request: Request) -> Answer | None:
+        return ProbeAck(True, ()) if isinstance(request, Probe) else None
 
     async def serve(self, peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
         return await self.handler(request, payload)
@@ -271,9 +278,24 @@ async def test_a_link_that_ends_fails_what_is_open_and_the_next_request_dials_ag
         b.links.close_peers([a.node_id], CloseCode.NORMAL, "enough")
         with pytest.raises(LinkLost, match="enough"):
             await waiting
-        assert a.downs == [b.node_id]
+        await a.links.until_down(b.node_id)
         hold = False
         await a.links.request(b.node_id, PeersGet(4000), timeout_seconds=SECONDS)
+
+
+async def test_who_is_told_of_an_answer_waits_for_nothing_and_is_told_of_no_failure() -> None:
+    async def refuse(request: Request, payload: memoryview) -> Served:
+        raise Refused(ErrorCode.BUSY, "not now")
+
+    async with sides(refuse) as (a, b):
+        told: list[Answer] = []
+        a.links.ask(b.node_id, Probe(4000, ()), told.append)  # no link: nobody hears of it
+        link = await a.links.reach(b.node_id, LinkKind.CTL)
+        a.links.ask(b.node_id, MembersGet(4000, bytes(16)), told.append)
+        a.links.ask(b.node_id, Probe(4000, ()), told.append)
+        await until(lambda: bool(told))
+        await link.wait_idle()
+        assert told == [ProbeAck(True, ())]
 
 
 async def test_of_two_links_between_two_nodes_one_stays_and_no_request_is_lost() -> None:
@@ -289,8 +311,8 @@ async def test_of_two_links_between_two_nodes_one_stays_and_no_request_is_lost()
         await a.links.request(b.node_id, PeersGet(4000), timeout_seconds=SECONDS)
         await b.links.request(a.node_id, PeersGet(4000), timeout_seconds=SECONDS)
         assert len(a.links._every) == 1
-        assert not a.downs
-        assert not b.downs
+        assert a.links.peer(b.node_id) is not None
+        assert b.links.peer(a.node_id) is not None
 
 
 async def test_a_node_that_is_not_there_is_unreachable_and_remembered_as_such() -> None:
@@ -301,6 +323,7 @@ async def test_a_node_that_is_not_there_is_unreachable_and_remembered_as_such() 
         with pytest.raises(Unreachable):
             await a.links.request(gone, PeersGet(4000), timeout_seconds=SECONDS)
         assert a.links.recently_refused(gone)
+        assert a.refusing == [gone]
         with pytest.raises(Unreachable, match="no address"):
             await a.links.reach(NodeId(b"h" * 16), LinkKind.CTL)
 

@@ -161,7 +161,7 @@ EXAMPLES: tuple[Message, ...] = (
     LayoutAnnounce(5000, CLUSTER, 6, DIGEST),
     SyncReport(10_000, 6, pack_partitions([0, 9, 4095])),
     StatusGet(2000),
-    Status(A, "ada", CLUSTER, 6, 3600, 12, 3_145_728, 4, 1 << 40, 1 << 39, 0, 1, 0, (PeerStatus(B, True),), ("hello",)),
+    Status(A, "ada", CLUSTER, 6, 3600, 12, 3_145_728, 4, 1 << 40, 1 << 39, 0, 1, 0, (PeerStatus(B, MemberState.SUSPECT),), ("hello",)),
     RowPublish(6000, PARTITION, 5, op(1), PATH, (Dot(B, 2),), Kind.FILE, 300_000, 0o644, NOW, "ada", CHUNKED, (A, B, C)),
     Published(Dot(A, 7), 3),
     RowMerge(2000, PARTITION, 5, (ROW,)),

@@ -11,8 +11,8 @@ from peer.link import Served
 from peer.links import Links
 from protocol.errors import CloseCode, ErrorCode
 from protocol.hashing import plain_hash
-from protocol.identity import node_id_of
-from protocol.messages import MESSAGES, Hello, LayoutAnnounce, LinkKind, Request
+from protocol.identity import NodeId, node_id_of
+from protocol.messages import MESSAGES, Answer, Hello, LayoutAnnounce, LinkKind, Request
 from protocol.testing.pair import some_hello
 from protocol.testing.strategies import messages_of
 from sims.network import SimNetwork
@@ -41,7 +41,10 @@ class Stranger:
 
     def peer_up(self, peer: Hello) -> None: ...
 
-    def peer_down(self, node_id: bytes) -> None: ...
+    def peer_refuses(self, node_id: NodeId) -> None: ...
+
+    def answer_at_once(self, peer: Hello, request: Request) -> Answer | None:
+        return None
 
     async def serve(self, peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
         await asyncio.sleep(1000)

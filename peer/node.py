@@ -71,6 +71,7 @@ from protocol.messages import (
     StatusGet,
     SyncReport,
     Verdict,
+    clock_entry,
 )
 
 PROTOCOL_VERSION = 1
@@ -297,7 +298,7 @@ class Node:
             zone=self.config.zone,
             capacity_bytes=self._capacity_bytes,
             addresses=self.addresses,
-            optional={},
+            optional=clock_entry(self.wall_clock.milliseconds()),
         )
 
     def layout_version(self) -> int:

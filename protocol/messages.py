@@ -104,6 +104,9 @@ class Request(Message):
 
 # -- control -----------------------------------------------------------------
 
+CLOCK: Final = "clock"
+CLOCK_BYTES: Final = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Hello(Control):
@@ -132,7 +135,18 @@ class Hello(Control):
     addresses: AddressesField
     """Where the sender listens, most likely first; empty for clients."""
     optional: Annotated[dict[str, bytes], Entries(limits.OPTIONAL_ENTRIES_MAX, 64, 1024)]
-    """Additions of later versions. Unknown keys are ignored: here and nowhere else."""
+    """Additions of later versions, and what is for people. Unknown keys are ignored: here and nowhere else."""
+
+    @property
+    def clock_milliseconds(self) -> int | None:
+        """The sender's wall clock when it said hello, since 1970, UTC; None if it does not say. Nothing is ever ordered by it."""
+        clock = self.optional.get(CLOCK, b"")
+        return int.from_bytes(clock, "big", signed=True) if len(clock) == CLOCK_BYTES else None
+
+
+def clock_entry(milliseconds: int) -> dict[str, bytes]:
+    """Return the entry of `Hello.optional` that says what the sender's wall clock shows: milliseconds since 1970, UTC."""
+    return {CLOCK: milliseconds.to_bytes(CLOCK_BYTES, "big", signed=True)}
 
 
 @dataclass(frozen=True, slots=True)

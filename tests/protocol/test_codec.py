@@ -23,6 +23,7 @@ from protocol.messages import (
     Request,
     RowFetch,
     RowPublish,
+    clock_entry,
 )
 from protocol.testing.pair import some_hello
 from protocol.testing.strategies import messages, messages_of, rows
@@ -144,6 +145,17 @@ def test_duplicate_map_keys_are_refused():
     assert decode_header(encoded)[0] == some_hello("a", optional={"k": b"1", "l": b"2"})
     refused(encoded.replace(b"\xa1l", b"\xa1k"))
     refused(encoded.replace(b"\xa1l", b"\xa1j"))  # out of order
+
+
+@pytest.mark.parametrize("milliseconds", [0, -1, 1_700_000_000_123, 2**63 - 1])
+def test_a_hello_says_what_its_clock_shows_also_before_1970(milliseconds):
+    hello = decode_header(encode_header(some_hello("a", optional=clock_entry(milliseconds)), 0))[0]
+    assert hello.clock_milliseconds == milliseconds
+
+
+@pytest.mark.parametrize("optional", [{}, {"clock": b""}, {"clock": bytes(9)}])
+def test_a_hello_without_a_clock_or_with_a_spoilt_one_says_none(optional):
+    assert some_hello("a", optional=optional).clock_milliseconds is None
 
 
 def test_unknown_keys_of_the_hello_are_kept_and_nothing_else_is_optional():

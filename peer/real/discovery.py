@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from zeroconf import IPVersion, ServiceStateChange, Zeroconf
@@ -31,6 +32,17 @@ log = logging.getLogger(__name__)
 logging.getLogger("zeroconf").setLevel(logging.ERROR)  # it warns of packets that an interface did not take, which the next look mends
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A node that was heard on the network, of this cluster or another. Nothing of it is proven."""
+
+    label: str
+    """The name of its record: the node's id in hexadecimal."""
+    tag: str
+    """What its key is told apart by (`ClusterKey.tag`)."""
+    addresses: tuple[str, ...]
+
+
 class ZeroconfDiscovery:
     """`peer.seams.Discovery` on some interfaces of this machine."""
 
@@ -44,7 +56,7 @@ class ZeroconfDiscovery:
         self._info: AsyncServiceInfo | None = None
         self._announcement: Announcement | None = None
         self._announced: Announcement | None = None
-        self._hints: asyncio.Queue[tuple[str, ...]] = asyncio.Queue(HINTS_MAX)
+        self._sightings: asyncio.Queue[Sighting] = asyncio.Queue(HINTS_MAX)
         self._resolving: dict[str, asyncio.Task[None]] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
@@ -57,10 +69,16 @@ class ZeroconfDiscovery:
 
     async def hints(self) -> AsyncIterator[tuple[str, ...]]:
         """Yield addresses of possible peers."""
+        async for heard in self.sightings():
+            if heard.tag == self._tag:
+                yield heard.addresses
+
+    async def sightings(self) -> AsyncIterator[Sighting]:
+        """Yield every node that is heard, also those of other keys."""
         await self._refresh()
         self._watch()
         while True:
-            yield await self._hints.get()
+            yield await self._sightings.get()
 
     async def close(self) -> None:
         """Say goodbye and stop."""
@@ -151,10 +169,11 @@ class ZeroconfDiscovery:
         info = AsyncServiceInfo(SERVICE_TYPE, name)
         if not await info.async_request(zeroconf, RESOLVE_MILLISECONDS):
             return
-        if info.properties.get(b"tag") != self._tag.encode() or not info.port:
+        if not info.port:
             return
+        tag = (info.properties.get(b"tag") or b"").decode(errors="replace")
         addresses = tuple(
             join_address(str(address), info.port) for address in info.ip_addresses_by_version(IPVersion.V4Only)
         )
-        if addresses and not self._hints.full():
-            self._hints.put_nowait(addresses)
+        if addresses and not self._sightings.full():
+            self._sightings.put_nowait(Sighting(name.partition(".")[0], tag, addresses))

@@ -6,11 +6,26 @@ addresses are the same on many machines.
 
 import ipaddress
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import ifaddr
 
 _VIRTUAL = ("docker", "veth", "br-", "virbr", "cni", "flannel")
 LOOPBACK = "127.0.0.1"
+_STATES = Path("/sys/class/net")
+_LINKLESS = ("down", "lowerlayerdown", "notpresent")
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One address of this machine, and where it stands."""
+
+    name: str
+    address: str
+    has_link: bool
+    """Whether its cable or radio is connected, as far as the machine says."""
+
 
 
 def lan_addresses() -> list[str]:
@@ -44,3 +59,16 @@ def chosen_addresses(choice: Sequence[str]) -> list[str]:
             if isinstance(address.ip, str) and (address.ip in choice or adapter.nice_name in choice):
                 found.add(address.ip)
     return sorted(found)
+
+
+def interfaces_of(addresses: Sequence[str]) -> list[Interface]:
+    """Return the interfaces that have these addresses, in the order of the addresses."""
+    names = {str(address.ip): adapter.nice_name for adapter in ifaddr.get_adapters() for address in adapter.ips}
+    return [Interface(names[address], address, _has_link(names[address])) for address in addresses if address in names]
+
+
+def _has_link(name: str) -> bool:
+    try:
+        return (_STATES / name / "operstate").read_text(encoding="ascii").strip() not in _LINKLESS
+    except OSError:  # no Linux, or an alias: nothing is known
+        return True

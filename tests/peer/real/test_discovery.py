@@ -59,3 +59,30 @@ async def test_a_node_that_moves_is_announced_where_it_is_now(node: ZeroconfDisc
             while (address,) not in heard:
                 await asyncio.sleep(0.05)
     listening.cancel()
+
+
+async def test_a_node_of_another_key_is_sighted_and_is_no_hint(node: ZeroconfDiscovery) -> None:
+    stranger_key = new_key()
+    stranger = ZeroconfDiscovery(stranger_key, [LOOPBACK])
+    hints: list[tuple[str, ...]] = []
+
+    async def listen() -> None:
+        async for addresses in stranger.hints():
+            hints.append(addresses)
+
+    label = NodeId(bytes(15) + b"3").hex()
+    await node.announce(Announcement(NodeId(bytes(15) + b"3"), ("127.0.0.1:7403",)))
+    listening = asyncio.create_task(listen())
+    watcher = ZeroconfDiscovery(stranger_key, [LOOPBACK])
+    try:
+        async with asyncio.timeout(SEEN_SECONDS):
+            async for sighting in watcher.sightings():
+                if sighting.label == label:
+                    break
+        assert sighting.tag != stranger_key.tag
+        assert sighting.addresses == ("127.0.0.1:7403",)
+        assert hints == []
+    finally:
+        listening.cancel()
+        await watcher.close()
+        await stranger.close()

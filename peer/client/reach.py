@@ -47,15 +47,19 @@ async def open_session(key: ClusterKey, addresses: Sequence[str], timeout_second
 
     Raises: NotAllowed, Unavailable.
     """
+    return await connect(client_env(key), addresses, name=platform.node() or "client", timeout_seconds=timeout_seconds)
+
+
+def client_env(key: ClusterKey) -> ClientEnv:
+    """Return what a client needs of this machine, with an identity made for it."""
     entropy = RealEntropy()
-    env = ClientEnv(
+    return ClientEnv(
         network=RealNetwork(key, entropy.token("client identity", SEED_BYTES)),
         wall_clock=RealWallClock(),
         entropy=entropy,
         faults=NoFaults(),
         compute=RealCompute(),
     )
-    return await connect(env, addresses, name=platform.node() or "client", timeout_seconds=timeout_seconds)
 
 
 async def discover(key: ClusterKey) -> list[str]:
@@ -74,7 +78,8 @@ async def discover(key: ClusterKey) -> list[str]:
     finally:
         await discovery.close()
     raise Unavailable(
-        "no node of this cluster is heard on the network: start one with `shoal up`, or name one with --node HOST:PORT"
+        "no node of this cluster is heard on the network: start one with `shoal up`, or name one with --node HOST:PORT; "
+        "`shoal doctor` says what keeps it from being heard"
     )
 
 

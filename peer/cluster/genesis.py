@@ -84,7 +84,10 @@ class Genesis:
                 if faults:
                     self._notice(f"waiting: nobody who was named with --join lets this node in ({'; '.join(faults)})")
                 else:
-                    self._notice("no other node of this key is heard: waiting for one; to begin a cluster here use `shoal up --found`")
+                    self._notice(
+                        "no other node of this key is heard: waiting for one; to begin a cluster here use `shoal up --found`, "
+                        "to learn what keeps others away `shoal doctor`"
+                    )
 
     async def _join(self, initialised: list[NodeId]) -> None:
         for node_id in initialised:

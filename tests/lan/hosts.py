@@ -20,6 +20,7 @@ A scenario starts from the fixture `lan`, an empty LAN for the tests of one modu
 |---|---|
 | networks, hosts | `lan.add_network("lab")`, `lan.add_host("a")`, `lan.add_host("b", "lan", "lab")` |
 | addresses | `host.addresses`, one per network; `host.move_to(address)`, `host.set_default_route()` |
+| firewalls | `host.set_firewall("input udp dport 5353 drop")`, and `host.set_firewall()` for none |
 | keys | `lan.new_key()`, `host.take_key(key)` for a host that runs commands and no node |
 | commands | `host.shoal(...)` to its end; `host.begin(...)` beside the test, then `.result()` |
 | nodes | `host.start(...)`, `kill()` (kill -9), `stop()` (SIGTERM), `freeze()`, `thaw()`, `pause(seconds)` |
@@ -245,6 +246,17 @@ class Host:
         """Send what is for no network of this host to a router that passes nothing on."""
         router = self.address.rpartition(".")[0] + f".{NOBODY}"
         run("ip", "-n", self.namespace, "route", "add", "default", "via", router)
+
+    def set_firewall(self, *rules: str) -> None:
+        """Let the machine's own firewall have these rules and no others, each behind the name of its hook: `input` or `output`."""
+        chains = "".join(
+            f"chain {hook} {{\ntype filter hook {hook} priority 0;\n"
+            + "".join(f"{rule.removeprefix(hook)}\n" for rule in rules if rule.startswith(f"{hook} "))
+            + "}\n"
+            for hook in ("input", "output")
+        )
+        table = f"table ip host\ndelete table ip host\ntable ip host {{\n{chains}}}\n"
+        run("ip", "netns", "exec", self.namespace, "nft", "-f", "-", given=table)
 
     # -- looking ---------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import Protocol, cast
 from peer.errors import LinkLost, Refused, RequestFailed, StorageFailed
 from protocol import limits
 from protocol.connection import (
-    PROBE_IDLE_SECONDS,
+    WAITING_SECONDS,
     AnswerArrived,
     Closed,
     Connection,
@@ -104,6 +104,7 @@ class Link(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._connection = Connection(owner.hello, kind, proven, budget, self._loop.time())
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._cut_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._unread_bytes = 0
@@ -165,7 +166,7 @@ class Link(asyncio.BufferedProtocol):
         request_id = self._connection.send_request(message, payload)
         answer: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting[request_id] = answer
-        self._flush_soon()
+        self._sent_request()
         timer = self._loop.call_at(give_up_at, _expire, answer)
         try:
             reply = await answer
@@ -190,7 +191,7 @@ class Link(asyncio.BufferedProtocol):
         """
         if self._closed is None and self._has_room(0):
             self._told[self._connection.send_request(message)] = answered
-            self._flush_soon()
+            self._sent_request()
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "") -> None:
         """End the link. Requests that are open fail with LinkLost."""
@@ -376,7 +377,7 @@ class Link(asyncio.BufferedProtocol):
 
     def _flush_soon(self) -> None:
         """Write what is to be sent once everybody who is ready has added to it: one record and one system call for many frames."""
-        if not self._flush_is_due:
+        if self._connection.has_output and not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
 
@@ -392,10 +393,17 @@ class Link(asyncio.BufferedProtocol):
                 if self._unread_bytes > UNREAD_BYTES_MAX:
                     self._cut_off()
 
+    def _sent_request(self) -> None:
+        self._flush_soon()
+        due = self._loop.time() + WAITING_SECONDS
+        if self._timer is not None and due < self._due:
+            self._timer.cancel()
+            self._due, self._timer = due, self._loop.call_at(due, self._tick)
+
     def _arm(self) -> None:
         deadline = self._connection.next_deadline()
-        if deadline is not None:  # what arrives may bring it forward, to PROBE_IDLE_SECONDS from then at the earliest
-            self._timer = self._loop.call_at(min(deadline, self._loop.time() + PROBE_IDLE_SECONDS), self._tick)
+        if deadline is not None:
+            self._due, self._timer = deadline, self._loop.call_at(deadline, self._tick)
 
     def _tick(self) -> None:
         self._handle(self._connection.tick(self._loop.time()))

@@ -34,10 +34,12 @@ from protocol.messages import (
 )
 from protocol.states import SUCCESSOR, Phase, message_class
 
-PROBE_IDLE_SECONDS: Final = 1.0
-"""A side that has heard nothing for so long pings."""
-KEEPALIVE_SECONDS: Final = 5.0
-"""A side that has heard nothing for so long closes."""
+WAITING_SECONDS: Final = 1.0
+"""A side that waits for an answer and has heard nothing for so long pings."""
+IDLE_SECONDS: Final = 15.0
+"""So does a side that waits for nothing: it has time, and there may be a hundred such links."""
+KEEPALIVE_SECONDS: Final = 4.0
+"""A side that has pinged and hears nothing for so long closes."""
 STALL_SECONDS: Final = 1.0
 """A tick that comes later than it should by so much proves that *this* side stood still: what was sent
 meanwhile lies unread in the kernel, and silence proves nothing."""
@@ -218,31 +220,43 @@ class Connection:
             return events
         due = self.next_deadline()
         if due is not None and now - due >= STALL_SECONDS:
-            self._heard_at = now - PROBE_IDLE_SECONDS
+            self._heard_at = now - self._patience
             self._ping_sent_at = None
             if self._frame_began_at is not None:
                 self._frame_began_at = now
         # Compared as `next_deadline` computes them: by differences, rounding could make a tick at its own deadline do nothing, for ever.
-        if now >= self._heard_at + KEEPALIVE_SECONDS:
-            self._fail(CloseCode.KEEPALIVE_TIMEOUT, f"nothing heard for {KEEPALIVE_SECONDS:.0f} s", events)
+        if self._ping_sent_at is not None and now >= self._ping_sent_at + KEEPALIVE_SECONDS:
+            self._fail(CloseCode.KEEPALIVE_TIMEOUT, f"nothing heard for {KEEPALIVE_SECONDS:.0f} s after a ping", events)
         elif self._frame_began_at is not None and now >= self._frame_began_at + limits.FRAME_SECONDS:
             self._fail(CloseCode.KEEPALIVE_TIMEOUT, f"a frame took longer than {limits.FRAME_SECONDS:.0f} s", events)
-        elif self._ping_sent_at is None and now >= self._heard_at + PROBE_IDLE_SECONDS:
+        elif self._ping_sent_at is None and now >= self._heard_at + self._patience:
             self._ping_nonce = (self._ping_nonce + 1) & 0xFFFFFFFF
             self._ping_sent_at = now
             self._send(Ping(self._ping_nonce), 0)
         return events
 
     def next_deadline(self) -> float | None:
-        """Return when `tick` is to be called, or None once the link has ended."""
+        """Return when `tick` is to be called, or None once the link has ended. A request that is sent may bring it forward, to
+        WAITING_SECONDS from then at the earliest.
+        """
         if self._closed:
             return None
         if self.peer is None:
             return self._hello_deadline
-        due = self._heard_at + (PROBE_IDLE_SECONDS if self._ping_sent_at is None else KEEPALIVE_SECONDS)
+        due = self._heard_at + self._patience if self._ping_sent_at is None else self._ping_sent_at + KEEPALIVE_SECONDS
         return due if self._frame_began_at is None else min(due, self._frame_began_at + limits.FRAME_SECONDS)
 
+    @property
+    def _patience(self) -> float:
+        """How long a silence may be before it is asked about."""
+        return WAITING_SECONDS if self._outgoing else IDLE_SECONDS
+
     # -- output --------------------------------------------------------------
+
+    @property
+    def has_output(self) -> bool:
+        """Whether there is something to be written."""
+        return bool(self._output)
 
     def take_output(self) -> list[Buffer]:
         """Return what is to be written now, in order. Payloads are the very objects that were given to send."""

@@ -28,7 +28,7 @@ HALF_OPEN_PER_ADDRESS_MAX = 16
 FRAME_SECONDS = 30.0
 """From the first byte of a frame to its last, at either end: who is slower would hold memory for as long as it pleases."""
 PINGS_PER_SECOND_MAX = 16
-"""A side needs one after a second of silence. Each costs the other an answer, and no window bounds them."""
+"""A side needs one a second at most. Each costs the other an answer, and no window bounds them."""
 DEADLINE_MILLISECONDS_MAX = 600_000
 """The longest deadline a request may carry."""
 

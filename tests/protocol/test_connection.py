@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from protocol import limits
 from protocol.codec import encode_header
 from protocol.connection import (
+    IDLE_SECONDS,
     KEEPALIVE_SECONDS,
+    WAITING_SECONDS,
     AnswerArrived,
     Closed,
     Connection,
@@ -348,13 +350,28 @@ def test_messages_travel_on_their_own_kind_of_link(kind, message, payload):
 # -- time --------------------------------------------------------------------
 
 
-def test_a_silent_peer_is_pinged_and_then_given_up():
+@pytest.mark.parametrize(("waits", "patience"), [(True, WAITING_SECONDS), (False, IDLE_SECONDS)])
+def test_a_silent_peer_is_pinged_and_then_given_up(waits, patience):
     pair = up()
-    silent_since = pair.now
-    assert pair.a.tick(silent_since + 1.0) == []
+    if waits:
+        pair.a.send_request(PeersGet(1))
+        pair.a.take_output()
+    pinged_at = pair.now + patience
+    assert pair.a.tick(pinged_at - 0.1) == []
+    assert not pair.a.take_output()
+    assert pair.a.tick(pinged_at) == []
     assert pair.a.take_output()
-    assert pair.a.tick(silent_since + KEEPALIVE_SECONDS - 0.1) == []
-    assert closed(pair.a.tick(silent_since + KEEPALIVE_SECONDS)).code is CloseCode.KEEPALIVE_TIMEOUT
+    assert pair.a.tick(pinged_at + KEEPALIVE_SECONDS - 0.1) == []
+    assert closed(pair.a.tick(pinged_at + KEEPALIVE_SECONDS)).code is CloseCode.KEEPALIVE_TIMEOUT
+
+
+def test_a_request_on_a_link_that_has_long_been_silent_gives_the_peer_its_time():
+    pair = up()
+    sent_at = pair.now + IDLE_SECONDS - 0.5
+    pair.a.send_request(PeersGet(1))
+    assert pair.a.tick(sent_at) == []
+    assert pair.a.tick(sent_at + KEEPALIVE_SECONDS - 0.1) == []
+    assert closed(pair.a.tick(sent_at + KEEPALIVE_SECONDS)).code is CloseCode.KEEPALIVE_TIMEOUT
 
 
 def test_a_peer_that_answers_pings_stays():
@@ -433,7 +450,7 @@ def test_more_pings_than_anybody_needs_are_refused():
 def test_a_side_that_stood_still_itself_does_not_blame_the_peer():
     pair = up()
     assert pair.a.tick(100.0) == []
-    assert closed(pair.a.tick(100.0 + KEEPALIVE_SECONDS - 1.0)).code is CloseCode.KEEPALIVE_TIMEOUT
+    assert closed(pair.a.tick(100.0 + KEEPALIVE_SECONDS)).code is CloseCode.KEEPALIVE_TIMEOUT
 
 
 @given(st.binary(max_size=400))

@@ -56,7 +56,8 @@ ALIASES: tuple[tuple[ModuleType, str], ...] = (
 )
 """Types that say what their fields mean."""
 CONSTANTS: tuple[tuple[ModuleType, str], ...] = (
-    (connection, "PROBE_IDLE_SECONDS"),
+    (connection, "WAITING_SECONDS"),
+    (connection, "IDLE_SECONDS"),
     (connection, "KEEPALIVE_SECONDS"),
     (connection, "CREDIT_BATCH_BYTES"),
     (layout, "REPLICATION"),

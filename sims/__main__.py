@@ -25,7 +25,7 @@ from typing import NoReturn, TypeVar
 from sims.oracles import Violation
 from sims.picture import picture
 from sims.plan import FAULTS, BadPlan, Plan, plan_from_json, plan_from_seed
-from sims.planted import BUGS
+from sims.planted import BUGS, Bug, planted
 from sims.reduce import fails_under, reduced
 from sims.run import Outcome, run_plan, run_scenario
 from sims.scenarios import Scenario, scenarios
@@ -300,6 +300,8 @@ def _find(work: tuple[str, range, Path | None]) -> tuple[int, str] | None:
     change, and with it what a seed means.
     """
     name, seeds, folder = work
+    if BUGS[name].case:
+        return _find_by_case(BUGS[name], seeds)
     plans: list[Plan] = []
     found = None
     for count, seed in enumerate(seeds, 1):
@@ -317,6 +319,15 @@ def _find(work: tuple[str, range, Path | None]) -> tuple[int, str] | None:
     if folder is not None and plans:
         _keep(folder, name, plans[0])
     return found
+
+
+def _find_by_case(bug: Bug, seeds: range) -> tuple[int, str] | None:
+    for count, seed in enumerate(seeds, 1):
+        with planted(bug.name):
+            violation = run_scenario(scenarios()[bug.case].story, seed).violation
+        if violation is not None:
+            return count, violation.invariant
+    return None
 
 
 # -- determinism ---------------------------------------------------------------

@@ -5,16 +5,20 @@ one run: nothing of the node knows of it. `python -m sims --planted all` finds e
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import peer.cluster.layouts
+import peer.cluster.voter
 import peer.files.quorum
 import peer.files.row_service
 import peer.store.chunks
 import peer.store.rows
 import protocol.framing
+import protocol.layout
+import protocol.paxos
 from peer.care.reconcile import Reconcile
 from peer.care.sweep import Sweep
 from peer.files.chunk_service import ChunkService
@@ -26,7 +30,9 @@ from peer.store.chunks import ChunkStore
 from peer.store.rows import RowCorrupt, RowStore
 from peer.store.system import SystemStore
 from protocol.identity import OP_ID_BYTES, OpId
+from protocol.layout import Layout, choose_voters
 from protocol.membership import Membership
+from protocol.messages import NO_BALLOT, LayoutVote, Verdict
 from protocol.versions import Operation, Row, context_of, merge
 from sims.disk import SimDisk
 from sims.kv import SimKV
@@ -44,6 +50,8 @@ class Bug:
     patches: Callable[[], list[Patch]]
     machines: int = 5
     """So many does a cluster need to show it."""
+    case: str = ""
+    """The failure case that shows it, where no plan does: in those nobody joins."""
 
 
 def _chunk_not_synced() -> list[Patch]:
@@ -261,6 +269,65 @@ def _death_not_refuted() -> list[Patch]:
     return [(Membership, "_refute", lambda self, now, claim: True)]
 
 
+def _vote_before_durable() -> list[Patch]:
+    original = SystemStore.save_acceptor
+
+    async def save_acceptor(self: SystemStore, state: Any) -> None:
+        self.acceptor = state
+        _later(lambda: original(self, state))
+
+    return [(SystemStore, "save_acceptor", save_acceptor)]
+
+
+def _act_before_persist() -> list[Patch]:
+    save, read = SystemStore.save_layout, SystemStore.layout
+
+    async def save_layout(self: SystemStore, version: int, data: bytes, synced: Any = ()) -> None:
+        vars(self).setdefault("_unsaved", {})[version] = data
+        self._latest = version
+        self._synced = self._mark(synced, version)
+        _later(lambda: save(self, version, data, synced))
+
+    async def layout(self: SystemStore, version: int) -> Any:
+        return vars(self).get("_unsaved", {}).get(version) or await read(self, version)
+
+    return [(SystemStore, "save_layout", save_layout), (SystemStore, "layout", layout)]
+
+
+def _later(work: Callable[[], Awaitable[None]]) -> None:
+    async def do() -> None:
+        await asyncio.sleep(1.0)
+        await work()
+
+    asyncio.get_running_loop().create_task(do())
+
+
+def _old_slot_reopened() -> list[Patch]:
+    original = protocol.paxos.judge
+
+    def judge(state: Any, latest: Any, decided: bytes, request: Any) -> Any:
+        if request.version > latest.version:
+            return original(state, latest, decided, request)
+        return None, LayoutVote(Verdict.GRANTED, latest.version, NO_BALLOT, b"")
+
+    return [(peer.cluster.voter, "judge", judge)]
+
+
+def _joiner_votes_at_once() -> list[Patch]:
+    make, check = protocol.layout._successor, protocol.layout.follows
+
+    def successor(layout: Any, members: Any, old: Any, new: Any) -> Layout:
+        made = make(layout, members, old, new)
+        return Layout(replace(made.record, voters=choose_voters(members, layout.record.voters)))
+
+    def follows(parent: Any, child: Any) -> Any:
+        fault = check(parent, child)
+        return None if fault == "voters change only when nothing moves" else fault
+
+    patched = [(module, "follows", follows) for module in (protocol.paxos, peer.cluster.layouts)]
+    return [(protocol.layout, "_successor", successor), *patched]
+
+
 BUGS: Final = {
     bug.name: bug
     for bug in (
@@ -286,6 +353,10 @@ BUGS: Final = {
         Bug("last-writer-wins", "of two concurrent versions the one with the later clock is kept", _last_writer_wins),
         Bug("reconcile-one-way", "of two replicas only the one with the lower id gets what it lacks", _reconcile_one_way),
         Bug("death-not-refuted", "a node that hears that it is held dead does not say that it is not", _death_not_refuted),
+        Bug("vote-before-durable", "a vote is given before it is durable", _vote_before_durable, case="voters-lose-power"),
+        Bug("act-before-persist", "a layout is acted on before it is durable", _act_before_persist, case="voters-lose-power"),
+        Bug("old-slot-reopened", "a version that was decided is voted on again", _old_slot_reopened, case="late-ballot"),
+        Bug("joiner-votes-at-once", "a newcomer votes while its partitions still move", _joiner_votes_at_once, case="joiner-dies"),
     )
 }
 

@@ -1,7 +1,8 @@
 """What several stories do: a person who tries again, looks at everything through every node, and reads the disks from outside."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from peer.errors import LinkLost, NoSuchPath, OutcomeUnknown, RequestFailed, Unavailable
@@ -11,8 +12,11 @@ from protocol.hashing import Buffer
 from protocol.identity import ChunkId
 from protocol.manifest import ChunkTag, chunk_id_of
 from protocol.messages import ChunkGet
+from sims.history import History
 from sims.network import machine_of
+from sims.oracles.chain import LayoutsAreOne
 from sims.oracles.disks import CHUNK_HEADER_BYTES, chunks_of
+from sims.plan import Plan
 from sims.world import World
 
 T = TypeVar("T")
@@ -20,6 +24,7 @@ T = TypeVar("T")
 NAMES = ("a", "b", "c", "d", "e")
 PATIENCE_SECONDS = 60.0
 ASK_SECONDS = 10.0
+CHAIN_SECONDS = 0.05
 
 
 async def again(work: Callable[[], Awaitable[T]]) -> T:
@@ -73,6 +78,36 @@ async def start_all(world: World, names: Sequence[str]) -> None:
     for name in names:
         await world.start(name)
     await world.members(len(world.machines))
+
+
+@contextmanager
+def chain_judged(world: World) -> Iterator[None]:
+    """Compare the layouts on all disks again and again until the end of the block, which is ended by what does not fit.
+
+    Raises: Violation.
+    """
+    story = asyncio.current_task()
+    assert story is not None
+    oracle = LayoutsAreOne()
+    oracle.begin(world, Plan(world.seed), History())
+
+    async def look() -> None:
+        while True:
+            oracle.tick()
+            await asyncio.sleep(CHAIN_SECONDS)
+
+    def end(_: "asyncio.Task[None]") -> None:
+        story.cancel()
+
+    looking = asyncio.get_running_loop().create_task(look())
+    looking.add_done_callback(end)
+    try:
+        yield
+    finally:
+        if looking.done():
+            looking.result()
+        looking.remove_done_callback(end)
+        looking.cancel()
 
 
 def durable_copies(world: World, content: bytes) -> int:

@@ -11,38 +11,18 @@ import pytest
 from protocol.layout import Layout
 from protocol.messages import Ballot, LayoutAccept, LayoutPrepare, LayoutVote, Verdict
 from sims.formed import switch_on
-from sims.history import History
-from sims.oracles.chain import LayoutsAreOne
-from sims.plan import Plan
-from sims.scenarios._common import NAMES, cut_off, start_all
+from sims.scenarios._common import NAMES, chain_judged, cut_off, start_all
 from sims.world import World
 
 SEEDS = range(max(1, int(os.environ.get("SHOAL_SEEDS", "3")) // 3))
-LOOK_SECONDS = 0.05
-
-
-async def judge(world: World) -> None:
-    """Look at the chain on all disks, again and again."""
-    oracle = LayoutsAreOne()
-    oracle.begin(world, Plan(world.seed), History())
-    while True:
-        oracle.tick()
-        await asyncio.sleep(LOOK_SECONDS)
 
 
 def run(world: World, scenario: Callable[[World], Awaitable[None]], seconds: float = 300.0) -> None:
     """Run a scenario under the eyes of the judge of the chain."""
 
     async def judged(world: World) -> None:
-        judging = asyncio.get_running_loop().create_task(judge(world))
-        living = asyncio.ensure_future(scenario(world))
-        judging.add_done_callback(lambda _: living.cancel())
-        try:
-            await living
-        finally:
-            if judging.done():
-                judging.result()
-            judging.cancel()
+        with chain_judged(world):
+            await scenario(world)
 
     world.run(judged, seconds_max=seconds)
 
@@ -162,6 +142,25 @@ def test_a_voter_that_loses_its_power_when_it_has_voted_keeps_its_word(seed: int
         assert (vote.verdict, vote.ballot, vote.record) == (Verdict.GRANTED, fifth, record)
 
     run(World(seed), scenario)
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_voter_may_lose_its_power_at_any_step_while_a_layout_is_decided(step: int) -> None:
+    async def scenario(world: World) -> None:
+        await formed(world, NAMES[:3])
+        await asyncio.sleep(1.0)
+        victim = world.random.choice("abc")
+        world.machines[victim].storage.state.steps_left = step
+        await world.start("d")
+        give_up_at = world.loop.time() + 5.0
+        while world.machines[victim].is_up and world.loop.time() < give_up_at:
+            await asyncio.sleep(0.01)
+        if not world.machines[victim].is_up:
+            await world.start(victim)
+        await world.members(4)
+        await (await world.client(victim)).put_bytes("/f", b"x")
+
+    run(World(step), scenario, seconds=60.0)
 
 
 @pytest.mark.parametrize("seed", range(3))

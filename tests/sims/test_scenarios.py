@@ -6,7 +6,7 @@ import pytest
 
 from peer.store.rows import RowStore
 from protocol.versions import Row, Version, published, winner
-from sims.planted import planted
+from sims.planted import BUGS, planted
 from sims.run import run_scenario
 from sims.scenarios import scenarios
 
@@ -27,6 +27,7 @@ CAUGHT = {
     "torn-tail": "chunk-not-synced",
 }
 """Scenarios and a bug that each of them has to notice."""
+PAIRS = [*CAUGHT.items(), *((bug.case, bug.name) for bug in BUGS.values() if bug.case)]
 SEEDS_TO_NOTICE = 40
 FIRST = {"lost-fsync": 8, "rejoin-after-absence": 3, "retry-then-delete": 9}
 """Where looking begins: the seed that noticed last time. It takes a second then, and not twenty."""
@@ -45,9 +46,9 @@ def is_noticed(name: str) -> bool:
     return any(run_scenario(scenarios()[name].story, first + number).violation is not None for number in range(SEEDS_TO_NOTICE))
 
 
-@pytest.mark.parametrize("name", CAUGHT)
-def test_a_failure_case_notices_a_planted_bug(name: str) -> None:
-    with planted(CAUGHT[name]):
+@pytest.mark.parametrize(("name", "bug"), PAIRS)
+def test_a_failure_case_notices_a_planted_bug(name: str, bug: str) -> None:
+    with planted(bug):
         assert is_noticed(name)
 
 

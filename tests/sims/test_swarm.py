@@ -52,7 +52,7 @@ def test_what_failed_once_does_not_fail_again(path: Path) -> None:
         pytest.fail(f"{violation}\nagain: python -m sims --replay {path}", pytrace=False)
 
 
-@pytest.mark.parametrize("name", BUGS)
+@pytest.mark.parametrize("name", [bug.name for bug in BUGS.values() if not bug.case])
 def test_a_planted_bug_is_found_by_its_plan_and_by_nothing_but_the_bug(name: str) -> None:
     plan = plan_from_json((PLANS / "planted" / f"{name}.json").read_text())
     assert plan.planted == name

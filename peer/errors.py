@@ -76,6 +76,19 @@ class StorageFailed(ShoalError):
     code = "storage-failed"
 
 
+class IdentityLost(StorageFailed):
+    """This node's disk is not what it was: what was promised under its id is not known any more."""
+
+    code = "identity-lost"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the disk of this node was put back to an earlier state, or copied ({reason}): its id is given up, nothing is deleted; "
+            "start it again: it begins as a new member and keeps its chunks"
+        )
+        self.reason = reason
+
+
 class LocalFault(ShoalError):
     """A file of this machine could not be read or written."""
 

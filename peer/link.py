@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast
 
 from peer.errors import LinkLost, Refused, RequestFailed, StorageFailed
@@ -51,8 +52,8 @@ CLOSE_SECONDS = 1.0
 class LinkOwner(Protocol):
     """Whom a link belongs to (`peer.links.Links`)."""
 
-    def hello(self, kind: LinkKind) -> Hello:
-        """Return the hello of this process."""
+    def hello(self, kind: LinkKind, peer: NodeId) -> Hello:
+        """Return the hello of this process to `peer`."""
 
     def layout_version(self) -> int:
         """Return the layout version that failures carry."""
@@ -102,7 +103,7 @@ class Link(asyncio.BufferedProtocol):
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._connection = Connection(owner.hello, kind, proven, budget, self._loop.time())
+        self._connection = Connection(partial(_hello, owner, proven), kind, proven, budget, self._loop.time())
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._cut_timer: asyncio.TimerHandle | None = None
@@ -439,6 +440,10 @@ class Link(asyncio.BufferedProtocol):
         if self._was_up:
             self._was_up = False
             self._owner.link_down(self, closed.code, closed.reason)
+
+
+def _hello(owner: LinkOwner, peer: NodeId, kind: LinkKind) -> Hello:
+    return owner.hello(kind, peer)
 
 
 def _expire(answer: "asyncio.Future[Reply]") -> None:

@@ -36,8 +36,8 @@ SURPLUS_LINK_SECONDS = 1.0
 class LinksHost(Protocol):
     """What a process makes of its links."""
 
-    def hello(self, kind: LinkKind) -> Hello:
-        """Return what this process says of itself on a new link."""
+    def hello(self, kind: LinkKind, peer: NodeId) -> Hello:
+        """Return what this process says of itself on a new link to `peer`."""
 
     def layout_version(self) -> int:
         """Return the version of the layout in use, 0 without one."""
@@ -197,9 +197,9 @@ class Links:
 
     # -- LinkOwner -----------------------------------------------------------
 
-    def hello(self, kind: LinkKind) -> Hello:
+    def hello(self, kind: LinkKind, peer: NodeId) -> Hello:
         """Return the hello for a new link."""
-        return self._host.hello(kind)
+        return self._host.hello(kind, peer)
 
     def layout_version(self) -> int:
         """Return the layout version that failures carry."""
@@ -221,7 +221,9 @@ class Links:
             self._retire(link)
             return
         self._links[key] = link
-        if other is not None:
+        if other is not None and other.peer.boot < peer.boot:
+            other.close(CloseCode.FORMER_LIFE, "the peer was started anew")
+        elif other is not None:
             self._retire(other)
         if link.kind is LinkKind.CTL:
             self._hellos[peer.node_id] = peer

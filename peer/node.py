@@ -18,6 +18,7 @@ from peer.cluster.detector import Detector
 from peer.cluster.explorer import Explorer
 from peer.cluster.genesis import Genesis
 from peer.cluster.layouts import Layouts
+from peer.cluster.lives import Lives
 from peer.cluster.sync import Sync
 from peer.cluster.voter import Voter
 from peer.config import ADDRESSES_SECONDS, NodeConfig
@@ -78,6 +79,8 @@ PROTOCOL_VERSION = 1
 ANNOUNCE_TIMEOUT_SECONDS = 5.0
 CATCH_UP_AGAIN_SECONDS = 1.0
 NOTICES_MAX = 16
+VOTES = (RowPublish, RowMerge, RowFetch, ListFetch, PartitionPull, LayoutPrepare, LayoutAccept)
+"""What a node promises something by, or answers as one of a quorum."""
 PEERS_SHOWN_MAX = 2 * limits.MEMBERS_MAX
 """In a status."""
 SLOW_ANSWER_SECONDS = 3.0
@@ -163,7 +166,8 @@ class Node:
         await self.chunks.open()
         if not self._capacity_bytes:
             self._capacity_bytes = (await storage.disk.space())[0]
-        self.detector = Detector(self.node_id, self.system.boot, self.links, self.entropy)
+        self.lives = Lives(self.system, self.entropy, lambda: self.system.commits + self.rows.commits)
+        self.detector = Detector(self.node_id, self.system.boot, self.links, self.entropy, self.lives)
         self.layouts = Layouts(self.node_id, self.system, self.rows, self, self._layout_changed)
         await self.layouts.load()
         self.row_repair = RowRepair(self, self.rows)
@@ -198,6 +202,7 @@ class Node:
         self._spawn(self.sweep.run())
         self._spawn(self.row_repair.run())
         self._spawn(self.reconcile.run())
+        self._spawn(self.lives.run())
         self._spawn(self._watch_key())
 
     async def stop(self) -> None:
@@ -211,6 +216,7 @@ class Node:
         await self.explorer.close()
         self.detector.stop()
         await self.links.close()
+        await self.lives.remember()
         await self.rows.close()
         await self.chunks.close()
         await self.system.close()
@@ -251,7 +257,7 @@ class Node:
             deadline = limit.when()
             assert deadline is not None
             try:
-                served = await self.serve(self.hello(LinkKind.CTL), message, memoryview(payload), deadline)
+                served = await self.serve(self.hello(LinkKind.CTL, self.node_id), message, memoryview(payload), deadline)
             except Refused as refused:
                 raise RequestFailed(refused.code, refused.reason, self.layouts.version) from None
         answer, data = served if isinstance(served, tuple) else (served, b"")
@@ -280,8 +286,8 @@ class Node:
 
     # -- LinksHost -----------------------------------------------------------
 
-    def hello(self, kind: LinkKind) -> Hello:
-        """Return what this node says of itself."""
+    def hello(self, kind: LinkKind, peer: NodeId) -> Hello:
+        """Return what this node says of itself to `peer`."""
         layout = self.layouts.current
         return Hello(
             version_lowest=PROTOCOL_VERSION,
@@ -298,7 +304,7 @@ class Node:
             zone=self.config.zone,
             capacity_bytes=self._capacity_bytes,
             addresses=self.addresses,
-            optional=clock_entry(self.wall_clock.milliseconds()),
+            optional=dict(self.lives.told(peer)) | clock_entry(self.wall_clock.milliseconds()),
         )
 
     def layout_version(self) -> int:
@@ -306,10 +312,12 @@ class Node:
         return self.layouts.version
 
     def admit(self, peer: Hello) -> tuple[CloseCode, str] | None:
-        """Refuse members of another cluster, visibly."""
-        layout = self.layouts.current
-        if layout is None or peer.role is Role.CLIENT or peer.cluster_id in (b"", layout.cluster_id):
+        """Refuse members of another cluster, visibly, and those that are not what they were."""
+        if peer.role is Role.CLIENT:
             return None
+        layout = self.layouts.current
+        if layout is None or peer.cluster_id in (b"", layout.cluster_id):
+            return self.lives.admit(peer)
         self._tell_foreign(peer, peer.cluster_id, layout)
         return CloseCode.FOREIGN_CLUSTER, f"this node belongs to cluster {short(layout.cluster_id)}"
 
@@ -348,6 +356,8 @@ class Node:
         return answer
 
     async def _serve(self, peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
+        if isinstance(request, VOTES) and not self.lives.may_vote(self.layout.members):
+            raise Refused(ErrorCode.UNAVAILABLE, "this node has not met a majority since its start")
         match request:
             case RowPublish():
                 return await self.row_service.publish(request, deadline)

@@ -125,7 +125,7 @@ class Session:
 
     # -- LinksHost -----------------------------------------------------------
 
-    def hello(self, kind: LinkKind) -> Hello:
+    def hello(self, kind: LinkKind, peer: NodeId) -> Hello:
         """Return what a client says of itself."""
         return Hello(
             version_lowest=1,

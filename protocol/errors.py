@@ -34,6 +34,8 @@ class CloseCode(IntEnum):
     """More links than this node accepts."""
     INTERNAL = 11
     """The sender failed; the reason is in its log."""
+    FORMER_LIFE = 12
+    """A later life of one of the two is known: its disk was put back to an earlier state, or copied."""
 
 
 class ErrorCode(IntEnum):

@@ -135,7 +135,9 @@ class Hello(Control):
     addresses: AddressesField
     """Where the sender listens, most likely first; empty for clients."""
     optional: Annotated[dict[str, bytes], Entries(limits.OPTIONAL_ENTRIES_MAX, 64, 1024)]
-    """Additions of later versions, and what is for people. Unknown keys are ignored: here and nowhere else."""
+    """`life` and `seen` of members (`protocol.lives`), `clock` for people, and additions of later versions. Unknown keys are ignored:
+    here and nowhere else.
+    """
 
     @property
     def clock_milliseconds(self) -> int | None:
@@ -731,6 +733,8 @@ class ProbeAck(Answer):
     reached: Flag
     """False only in the answer to a `ProbeIndirect`: the target was silent, but the answering node is well."""
     claims: MemberClaims
+    commits: U64 = 0
+    """In an answer to a `Probe`: the commits of the answering node's life by now (`protocol.lives`); else 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -741,6 +745,8 @@ class Probe(Request):
     ANSWER: ClassVar[type[Answer]] = ProbeAck
     deadline_milliseconds: DeadlineMilliseconds
     claims: MemberClaims
+    commits: U64 = 0
+    """Of the sender's life by now (`protocol.lives`)."""
 
 
 @dataclass(frozen=True, slots=True)

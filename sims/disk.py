@@ -67,6 +67,16 @@ class DiskState:
         """So often it did."""
         self.on_power_cut: Callable[[], None] = lambda: None
 
+    def take_over(self, other: "DiskState") -> None:
+        """Have the durable files of another disk, its damage included, and nothing else."""
+        copies = {path: SimFile(file.durable, file.durable) for path, file in other.durable_names.items()}
+        self.names, self.durable_names, self.folders = copies, dict(copies), dict(other.folders)
+        for path, file in other.durable_names.items():
+            if id(file) in other.damaged:
+                self.damaged[id(copies[path])] = copies[path]
+            if id(file) in other.unreadable:
+                self.unreadable[id(copies[path])] = copies[path]
+
     def power_cut(self) -> None:
         """Lose what was not synced, or a part of it."""
         survivors: dict[str, SimFile] = {}

@@ -7,8 +7,7 @@ on together and know each other. What is kept here is the same in every process:
 from collections.abc import Sequence
 from functools import cache
 
-from sims.disk import DiskState, SimFile
-from sims.kv import KVState, SimStorage
+from sims.kv import SimStorage
 from sims.world import World
 
 SEED = 0
@@ -17,7 +16,7 @@ SEED = 0
 def switch_on(world: World, names: Sequence[str]) -> None:
     """Give each machine of `world` the disk of a member of a cluster of `names`. No node runs yet."""
     for name, storage in _formed(tuple(names)).items():
-        _copy(storage, world.machine(name).storage)
+        world.machine(name).storage.take_over(storage)
 
 
 @cache
@@ -31,18 +30,3 @@ def _formed(names: tuple[str, ...]) -> dict[str, SimStorage]:
 
     world.run(form)
     return {name: machine.storage for name, machine in world.machines.items()}
-
-
-def _copy(source: SimStorage, target: SimStorage) -> None:
-    old, new = source.state, target.state
-    new.names = {path: SimFile(file.content, file.content) for path, file in old.names.items()}
-    new.durable_names = dict(new.names)
-    new.folders = dict(old.folders)
-    target.databases = {name: _copied(database, new) for name, database in source.databases.items()}
-
-
-def _copied(database: KVState, disk: DiskState) -> KVState:
-    copied = KVState(database.name, disk)
-    copied.values = dict(database.values)
-    copied.keys = list(database.keys)
-    return copied

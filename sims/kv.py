@@ -48,6 +48,12 @@ class KVState:
             self.apply(changes)
         self.pending = []
 
+    def copied(self, disk: DiskState) -> "KVState":
+        """Return the same database on another disk."""
+        copied = KVState(self.name, disk)
+        copied.values, copied.keys, copied.rotten = dict(self.values), list(self.keys), dict(self.rotten)
+        return copied
+
     def rot(self, key: bytes, random: Random) -> None:
         """Flip one bit of a value."""
         self.values[key] = flipped(self.values[key], random)
@@ -158,6 +164,14 @@ class SimStorage:
 
     async def close(self) -> None:
         """Nothing is locked in this world."""
+
+    # -- copies --------------------------------------------------------------
+
+    def take_over(self, other: "SimStorage") -> None:
+        """Have what is durable on another disk, its damage included, and nothing else. No process runs on this one."""
+        self.state.take_over(other.state)
+        self._corrupt = dict(other._corrupt)
+        self.databases = {name: database.copied(self.state) for name, database in other.databases.items()}
 
     # -- faults --------------------------------------------------------------
 

@@ -161,6 +161,16 @@ class Nemesis:
         self._world.wipe(machine.name)
         await self._start_again(machine.name, fault.seconds)
 
+    async def _rollback(self, fault: Fault, random: Random) -> None:
+        machine = self._machine(fault)
+        snapshot = self._world.snapshot(machine.name)
+        await asyncio.sleep(fault.seconds)
+        self._count(fault)
+        if machine.is_up:
+            self._world.crash(machine.name)
+        self._world.put_back(machine.name, snapshot)
+        await self._start_again(machine.name, 0.0)
+
     async def _lost_index(self, fault: Fault, random: Random) -> None:
         machine = self._machine(fault)
         if machine.is_up:

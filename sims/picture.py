@@ -18,7 +18,7 @@ from sims.trace import KINDS, Event, Trace
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "phase": ("begin", "mended", "recovering", "judged", "VIOLATION"),
-    "life": ("start", "stop", "killed", "power-cut", "paused", "resumed", "wiped"),
+    "life": ("start", "stop", "killed", "power-cut", "paused", "resumed", "wiped", "put-back"),
     "fault": ("fault", "sometimes"),
     "message": ("bytes",),
     "link": ("connected", "refused", "no-answer", "reset", "cut", "slow", "whole"),

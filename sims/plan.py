@@ -44,6 +44,7 @@ FAULTS: Final[Mapping[str, str]] = {
     "misdirect": "a chunk is written over another one",
     "lost-index": "the index of chunks is damaged while the node does not run",
     "wipe": "the machine comes back with an empty disk",
+    "rollback": "the machine loses its power and comes back with the disk that it had when this began",
     "clock-jump": "the wall clock jumps",
     "garbage": "somebody with the key sends a machine bytes that are no protocol, or lengths that are too large",
     "client-death": "a client process dies in the middle of what it does",
@@ -51,8 +52,10 @@ FAULTS: Final[Mapping[str, str]] = {
 """Every kind of fault, and what it is."""
 _MACHINES: Final = {"client-death": 0, "swizzle": 0, "reset": 2, "slow-link": 2}
 """So many machines does a fault need that does not need one."""
-DAMAGING: Final = ("lying-disk", "rot-chunk", "rot-row", "unreadable", "misdirect", "lost-index", "wipe")
+DAMAGING: Final = ("lying-disk", "rot-chunk", "rot-row", "unreadable", "misdirect", "lost-index", "wipe", "rollback")
 """Faults that only machines of `Plan.fragile` may meet."""
+RETIRING: Final = ("wipe", "rollback")
+"""Faults after which a machine begins anew as another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ class Plan:
             if fault.kind in DAMAGING and not set(self.fragile).issuperset(fault.machines):
                 return f"{fault.kind} at {fault.at} damages a machine that is not among the fragile ones"
             if _is_second_loss(fault, [each for each in self.faults if each.at < fault.at]):
-                return f"{fault.kind} at {fault.at} damages a machine that was wiped before: it has lost enough"
+                return f"{fault.kind} at {fault.at} damages a machine that was wiped or put back before: it has lost enough"
         for operation in self.operations:
             if operation.kind not in OPERATIONS:
                 return f"there is no operation {operation.kind!r}"
@@ -267,8 +270,8 @@ def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, plant
 
 
 def _is_second_loss(fault: Fault, before: Sequence[Fault]) -> bool:
-    """Return whether a fault damages a machine that was wiped: that has lost an identity, and its successor would be the next loss."""
-    return fault.kind in DAMAGING and any(each.kind == "wipe" and each.machines == fault.machines for each in before)
+    """Return whether a fault damages a machine that has lost its identity: its successor would be the next loss."""
+    return fault.kind in DAMAGING and any(each.kind in RETIRING and each.machines == fault.machines for each in before)
 
 
 def _mood(random: Random, fragile: list[str]) -> _Mood:
@@ -296,6 +299,8 @@ def _fault(random: Random, at: float, mood: _Mood, names: tuple[str, ...], clien
             return Fault(at, kind, (machine,), random.uniform(0.05, 1.0), random.randint(2, 5))
         case "clock-jump":
             return Fault(at, kind, (machine,), 0.0, random.choice((-1, 1)) * random.choice((1000, 3_600_000, 315_000_000_000)))
+        case "rollback":
+            return Fault(at, kind, (machine,), round(random.uniform(8.0, 25.0), 3))
         case "client-death":
             return Fault(at, kind, (), 0.0, random.randrange(clients))
         case _:

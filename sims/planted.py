@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import peer.cluster.layouts
+import peer.cluster.lives
 import peer.cluster.voter
 import peer.files.quorum
 import peer.files.row_service
@@ -328,6 +329,11 @@ def _joiner_votes_at_once() -> list[Patch]:
     return [(protocol.layout, "_successor", successor), *patched]
 
 
+def _rollback_unnoticed() -> list[Patch]:
+    lives = peer.cluster.lives
+    return [(lives, "reason_to_retire", lambda own, began_with, seen: ""), (lives, "may_follow", lambda said, seen: True)]
+
+
 BUGS: Final = {
     bug.name: bug
     for bug in (
@@ -357,6 +363,7 @@ BUGS: Final = {
         Bug("act-before-persist", "a layout is acted on before it is durable", _act_before_persist, case="voters-lose-power"),
         Bug("old-slot-reopened", "a version that was decided is voted on again", _old_slot_reopened, case="late-ballot"),
         Bug("joiner-votes-at-once", "a newcomer votes while its partitions still move", _joiner_votes_at_once, case="joiner-dies"),
+        Bug("rollback-unnoticed", "a node whose disk was put back goes on under its id", _rollback_unnoticed),
     )
 }
 

@@ -26,6 +26,7 @@ KINDS: Final[Mapping[str, str]] = {
     "paused": "a process stands still",
     "resumed": "a process goes on that stood still",
     "wiped": "a machine gets an empty disk",
+    "put-back": "a machine gets the disk of an earlier moment, or of another machine",
     "fault": "a fault of the plan comes true",
     "sometimes": "the node takes a rare path on purpose",
     # The network.

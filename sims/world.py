@@ -172,6 +172,19 @@ class World:
         machine.storage.state.machine = name
         machine.storage.state.on_power_cut = lambda: self.crash(name)
 
+    def snapshot(self, name: str) -> SimStorage:
+        """Return a copy of what is durable on the disk of a machine, running or not."""
+        copy = SimStorage(Random(f"snapshot {self.seed} {name}"), self.trace)
+        copy.take_over(self.machines[name].storage)
+        return copy
+
+    def put_back(self, name: str, snapshot: SimStorage) -> None:
+        """Give a machine that does not run the disk that a snapshot has."""
+        machine = self.machine(name)
+        assert not machine.is_up, f"{name} runs"
+        self.trace.note(machine.host or name, "put-back")
+        machine.storage.take_over(snapshot)
+
     def node(self, name: str) -> Node:
         """Return the node that runs on a machine."""
         node = self.machines[name].node

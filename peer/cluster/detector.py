@@ -6,14 +6,16 @@ and answers are callbacks of the links, and who has no link to the asked one is 
 
 import asyncio
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import Final, cast
 
+from peer.cluster.lives import Lives
 from peer.links import Links
 from peer.seams import Entropy
 from protocol.identity import NodeId, short
 from protocol.membership import Membership, MemberView, Send
-from protocol.messages import Answer, Hello, MemberState, Probe, Request
+from protocol.messages import Answer, Hello, MemberState, Probe, ProbeAck, Request
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +26,11 @@ _IN_DOUBT: Final = (*_ALIVE, MemberState.SUSPECT)
 class Detector:
     """Who seems to be there, as one node sees it in one life."""
 
-    def __init__(self, node_id: NodeId, boot: int, links: Links, entropy: Entropy) -> None:
-        """Begin with nobody else."""
+    def __init__(self, node_id: NodeId, boot: int, links: Links, entropy: Entropy, lives: Lives) -> None:
+        """Begin with nobody else. `lives` hears of every commit count that a peer tells, and says the own one."""
         self._node_id = node_id
         self._links = links
+        self._lives = lives
         self._loop = asyncio.get_running_loop()
         self._began_at = self._loop.time()
         self._machine = Membership(node_id, boot, lambda bound: int(entropy.uniform("membership", 0.0, bound)), self._began_at)
@@ -90,7 +93,10 @@ class Detector:
 
     def answer_at_once(self, sender: NodeId, request: Request) -> Answer | None:
         """Answer a probe of a member; None to everything else."""
-        return self._asked(sender, request).result() if isinstance(request, Probe) else None
+        if not isinstance(request, Probe):
+            return None
+        self._lives.progressed(sender, request.commits)
+        return replace(cast(ProbeAck, self._asked(sender, request).result()), commits=self._lives.commits)
 
     async def serve(self, sender: NodeId, request: Request) -> Answer:
         """Answer a request of a member."""
@@ -105,6 +111,8 @@ class Detector:
         return answer
 
     def _answered(self, sent: Send, give_up_at: float, answer: Answer) -> None:
+        if isinstance(answer, ProbeAck):
+            self._lives.progressed(sent.to, answer.commits)
         now = self._loop.time()
         if now <= give_up_at:
             self._machine.answered(now, sent, answer)
@@ -124,7 +132,8 @@ class Detector:
                 answer.set_result(reply.message)
         for sent in effects.sends:
             give_up_at = self._loop.time() + sent.message.deadline_milliseconds / 1000
-            self._links.ask(sent.to, sent.message, partial(self._answered, sent, give_up_at))
+            message = replace(sent.message, commits=self._lives.commits) if isinstance(sent.message, Probe) else sent.message
+            self._links.ask(sent.to, message, partial(self._answered, sent, give_up_at))
         for change in effects.changes:
             log.info("node %s is %s, in its life %d", short(change.node_id), change.state.name.lower(), change.boot)
         due = self._machine.next_deadline()

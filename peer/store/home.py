@@ -2,13 +2,14 @@
 
 The identity is the seed (whose key the certificate proves), `sys.db` (what was promised under it) and `ns.db` (the rows that were
 voted with). They belong together: when one of them is lost or corrupt the node takes a new identity, keeps its chunks, which verify
-themselves, and sets its rows aside, because a replica that forgot must not vote under its old name.
+themselves, and sets its rows aside, because a replica that forgot must not vote under its old name. So it does where an identity was
+given up (`peer.cluster.lives`).
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-from peer.errors import DiskError, StorageFailed, StoreCorrupt
+from peer.errors import DiskError, IdentityLost, StorageFailed, StoreCorrupt
 from peer.seams import KV, Entropy, Put, Storage
 from peer.store.formats import ValueCorrupt, unwrap, wrap
 from peer.store.rows import RowStore
@@ -47,8 +48,8 @@ async def open_home(storage: Storage, entropy: Entropy) -> Home:
         else:
             try:
                 return await _opened(seed, *databases, fault="")
-            except StoreCorrupt as error:
-                fault = f"{error.name}.db was damaged"
+            except (StoreCorrupt, IdentityLost) as error:
+                fault = f"{error.name}.db was damaged" if isinstance(error, StoreCorrupt) else "the disk was put back or copied"
                 for database in databases:
                     await database.close()
     return await _begin_anew(storage, entropy, fault)

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Final, TypeVar
 
-from peer.errors import Refused, StorageFailed
+from peer.errors import Refused, StorageFailed, StoreCorrupt
 from peer.seams import KV, Delete, Put
 from peer.store.formats import ValueCorrupt, unwrap, unwrapped, wrap
 from peer.store.locks import KeyLocks
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _LIVE: Final = b"r"
 _QUARANTINE: Final = b"q"
+_COMMITS: Final = b"commits"
 _BATCH: Final = 256
 
 
@@ -51,7 +52,10 @@ class RowStore:
     def __init__(self, kv: KV) -> None:
         self.count = 0
         """Rows that are stored, tombstones included."""
+        self.commits = 0
+        """Commits of rows, in all lives of this node, as far as they are durable."""
         self.digests = RowDigests()
+        self._called = 0
         self._kv = kv
         self._locks = KeyLocks()
         self._working: set[asyncio.Task[object]] = set()
@@ -59,8 +63,12 @@ class RowStore:
         """Partitions that are read or removed as a whole: changes that would begin meanwhile wait."""
 
     async def open(self) -> None:
-        """Count what is there, and take up its digests."""
+        """Count what is there, and take up its digests.
+
+        Raises: StoreCorrupt.
+        """
         self.count = await self._kv.count(_LIVE, _end_of(_LIVE))
+        self.commits = self._called = await self._read_commits()
         await self.digests.open(self._kv, await self._populated() if self.count else ())
 
     async def close(self) -> None:
@@ -337,7 +345,17 @@ class RowStore:
         for put, path, before in changes:
             replaced.setdefault(_partition_of(put.key), []).append((path, before, digest_of(unwrapped(put.value))))
         records = [record for partition, each in replaced.items() for record in self.digests.replaced(partition, each)]
-        await self._kv.commit([*(put for put, _, _ in changes), *records])
+        self._called += 1
+        number = self._called
+        await self._kv.commit([*(put for put, _, _ in changes), *records, Put(_COMMITS, wrap(_COMMITS, number.to_bytes(8, "big")))])
+        self.commits = max(self.commits, number)
+
+    async def _read_commits(self) -> int:
+        value = await self._kv.get(_COMMITS)
+        try:
+            return int.from_bytes(unwrap(_COMMITS, value), "big") if value is not None else 0
+        except ValueCorrupt as error:
+            raise StoreCorrupt("ns", str(error)) from None
 
     async def _get(self, key: bytes) -> tuple[Row | None, bytes]:
         """Return a row and its digest, empty when there is none.

@@ -1,4 +1,4 @@
-"""What a node must not forget: boots, dots, the layout chain, its votes, what it has synced, whom it met.
+"""What a node must not forget: boots, dots, the layout chain, its votes, what it has synced, whom it met and in which lives.
 
 Owns `sys.db`. Its loss means that the node may have promised things that it no longer knows: whoever finds it lost or
 corrupt starts as another node (`peer.store.home`). Values are small; what is asked often is kept in memory.
@@ -6,16 +6,17 @@ corrupt starts as another node (`peer.store.home`). Values are small; what is as
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from peer.errors import StoreCorrupt
-from peer.seams import KV, Put
+from peer.errors import IdentityLost, StoreCorrupt
+from peer.seams import KV, Delete, Put
 from peer.store.formats import ValueCorrupt, unwrap, wrap
 from protocol import limits
 from protocol.codec import decode, encode
 from protocol.errors import RemoteProtocolError
 from protocol.identity import NodeId
+from protocol.lives import Life
 from protocol.messages import PeerInfo
 from protocol.paxos import AcceptorState
 
@@ -33,6 +34,11 @@ _LAYOUT: Final = b"layout/"
 _PEER: Final = b"peer/"
 _PEERS_END: Final = b"peer0"
 """The first key behind those of all peers: 0 follows /."""
+_COMMITS: Final = b"commits"
+_GIVEN_UP: Final = b"given up"
+_LIFE: Final = b"life/"
+_LIVES_END: Final = b"life0"
+_BATCH: Final = 256
 
 
 class SystemStore:
@@ -41,6 +47,9 @@ class SystemStore:
     def __init__(self, kv: KV) -> None:
         self._kv = kv
         self.boot = 0
+        self.commits = 0
+        """Commits of what this node promises, in all its lives, as far as they are durable."""
+        self._called = 0
         self._next_counter = 0
         self._reserved = 0
         self._reserving = asyncio.Lock()
@@ -51,13 +60,18 @@ class SystemStore:
         self._marked = self._synced
         """What the last commit under way says; it becomes `_synced` once it is durable."""
         self._peers: dict[NodeId, PeerInfo] = {}
+        self._lives: dict[NodeId, Life] = {}
 
     async def open(self) -> None:
         """Read everything, and count this start durably before anything leaves the node.
 
-        Raises: StoreCorrupt.
+        Raises: StoreCorrupt, IdentityLost (this identity was given up).
         """
         try:
+            reason = await self._read(_GIVEN_UP)
+            if reason is not None:
+                raise IdentityLost(reason.decode())
+            self.commits = self._called = await self._integer(_COMMITS)
             self.boot = await self._integer(_BOOT) + 1
             self._reserved = self._next_counter = await self._integer(_COUNTER)
             self._latest = await self._integer(_LATEST)
@@ -70,6 +84,7 @@ class SystemStore:
             for key, value in await self._kv.range(_PEER, _PEERS_END, PEERS_MAX):
                 info = decode(PeerInfo, unwrap(key, value))
                 self._peers[info.node_id] = info
+            await self._read_lives()
             if self._latest and await self.latest_layout() is None:
                 raise StoreCorrupt("sys", f"the record of layout {self._latest} is missing")
         except (ValueCorrupt, RemoteProtocolError, struct.error) as error:
@@ -88,7 +103,7 @@ class SystemStore:
             async with self._reserving:
                 if self._next_counter >= self._reserved:
                     reserved = self._reserved + COUNTER_BLOCK
-                    await self._write(_COUNTER, reserved.to_bytes(8, "big"))
+                    await self._promise([Put(_COUNTER, wrap(_COUNTER, reserved.to_bytes(8, "big")))])
                     self._reserved = reserved
         self._next_counter += 1
         return self._next_counter
@@ -106,7 +121,7 @@ class SystemStore:
         latest = version.to_bytes(4, "big")
         marked = self._mark(synced, version)
         stamps = Put(_SYNCED, wrap(_SYNCED, _STAMPS.pack(*marked)))
-        await self._kv.commit([Put(key, wrap(key, data)), Put(_LATEST, wrap(_LATEST, latest)), stamps])
+        await self._promise([Put(key, wrap(key, data)), Put(_LATEST, wrap(_LATEST, latest)), stamps])
         self._latest = version
         self._synced = marked
 
@@ -129,7 +144,7 @@ class SystemStore:
 
     async def save_acceptor(self, state: AcceptorState) -> None:
         """Persist how this node has voted. One at a time: of two that overlap either may be the last."""
-        await self._write(_ACCEPTOR, encode(state))
+        await self._promise([Put(_ACCEPTOR, wrap(_ACCEPTOR, encode(state)))])
         self.acceptor = state
 
     # -- what is synced ------------------------------------------------------
@@ -141,7 +156,7 @@ class SystemStore:
     async def mark_synced(self, partitions: Sequence[int], stamp: int) -> None:
         """Note durably that `partitions` are synced under `stamp`."""
         marked = self._mark(partitions, stamp)
-        await self._write(_SYNCED, _STAMPS.pack(*marked))
+        await self._promise([Put(_SYNCED, wrap(_SYNCED, _STAMPS.pack(*marked)))])
         self._synced = marked
 
     def _mark(self, partitions: Sequence[int], stamp: int) -> list[int]:
@@ -167,7 +182,36 @@ class SystemStore:
         self._peers[node_id] = info
         await self._write(_PEER + node_id, encode(info))
 
+    # -- lives ---------------------------------------------------------------
+
+    def lives(self) -> dict[NodeId, Life]:
+        """Return what is remembered of the lives of others."""
+        return dict(self._lives)
+
+    async def remember_lives(self, lives: Mapping[NodeId, Life | None]) -> None:
+        """Remember lives of others, in one commit; None forgets."""
+        keys = {_LIFE + node_id: life for node_id, life in lives.items()}
+        await self._kv.commit([Put(key, wrap(key, encode(life))) if life is not None else Delete(key) for key, life in keys.items()])
+
+    async def give_up(self, reason: str) -> None:
+        """Note that this identity must never start again."""
+        await self._write(_GIVEN_UP, reason.encode())
+
     # -- inside --------------------------------------------------------------
+
+    async def _read_lives(self) -> None:
+        first = _LIFE
+        while pairs := await self._kv.range(first, _LIVES_END, _BATCH):
+            for key, value in pairs:
+                self._lives[NodeId(key[len(_LIFE) :])] = decode(Life, unwrap(key, value))
+            first = pairs[-1][0] + b"\0"
+
+    async def _promise(self, changes: Sequence[Put]) -> None:
+        """Commit what others may count on, and count it (`protocol.lives`)."""
+        self._called += 1
+        number = self._called
+        await self._kv.commit([*changes, Put(_COMMITS, wrap(_COMMITS, number.to_bytes(8, "big")))])
+        self.commits = max(self.commits, number)
 
     async def _read(self, key: bytes) -> bytes | None:
         value = await self._kv.get(key)

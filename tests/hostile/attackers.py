@@ -45,7 +45,7 @@ class Process:
         self.links = Links(self.network, self)
         self.bugs: list[BaseException] = []
 
-    def hello(self, kind: LinkKind) -> Hello:
+    def hello(self, kind: LinkKind, peer: NodeId) -> Hello:
         return some_hello(self.name, kind, node_id=self.node_id, addresses=())
 
     def layout_version(self) -> int:

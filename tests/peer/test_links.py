@@ -62,7 +62,7 @@ class Side:
         self.refusal: tuple[CloseCode, str] | None = None
         self.links = Links(self.network, self)
 
-    def hello(self, kind: LinkKind) -> Hello:
+    def hello(self, kind: LinkKind, peer: NodeId) -> Hello:
         return some_hello(self.name, kind, node_id=self.node_id, addresses=(self.address,) if self.address else ())
 
     def layout_version(self) -> int:

@@ -30,7 +30,7 @@ class Stranger:
         self.node_id = node_id_of(plain_hash(host.encode()))
         self.links = Links(SimNetwork(world.lan, host, self.node_id), self)
 
-    def hello(self, kind: LinkKind) -> Hello:
+    def hello(self, kind: LinkKind, peer: NodeId) -> Hello:
         return some_hello("stranger", kind, node_id=self.node_id, addresses=())
 
     def layout_version(self) -> int:

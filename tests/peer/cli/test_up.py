@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,6 +277,33 @@ def test_a_node_joins_by_a_typed_address_and_is_found_again_without_it(tmp_path:
         with up(two) as joiner:
             assert joiner.ready()[1] == 2
             assert shoal(two, "cat", "/f").stdout == "both"
+
+
+def test_a_node_whose_folder_was_put_back_ends_with_75_in_one_line_and_is_another_one_then(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    with up(one) as node:
+        address, _ = node.ready()
+        ids = []
+        for number in range(2):
+            with up(two, "--key-file", str(one / "cluster.key"), "--join", address) as joiner:
+                joiner.ready()
+                ids.append(json.loads((two / "node.json").read_text())["id"])
+                assert shoal(two, "put", "-", f"/{number}", input="promised").returncode == 0
+                joiner.process.send_signal(signal.SIGTERM)
+                assert joiner.ends()[0] == 0
+            if number == 0:
+                shutil.copytree(two / "data", tmp_path / "saved")
+        assert ids[0] == ids[1]
+        shutil.rmtree(two / "data")
+        shutil.copytree(tmp_path / "saved", two / "data")
+        with up(two) as joiner:
+            code, err = joiner.ends()
+        assert code == 75
+        assert len(err.splitlines()) == 1
+        assert "put back to an earlier state" in err
+        with up(two) as joiner:
+            assert joiner.process.stderr is not None
+            assert "begins as a new member" in joiner.process.stderr.readline()
 
 
 @pytest.mark.parametrize(

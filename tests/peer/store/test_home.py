@@ -91,7 +91,14 @@ async def empty_identity(machine):
     await machine.damage_file("identity", lambda raw: b"")
 
 
+async def give_up(machine):
+    home = await opened(machine)
+    await home.system.give_up("it was seen elsewhere")
+    await closed(home, machine)
+
+
 LOSSES = [
+    give_up,
     lose_system,
     damage_system,
     damage_a_value_of_system,

@@ -194,7 +194,7 @@ def test_every_stored_value_is_wrapped() -> None:
         machine = Machine(0)
         await filled(machine)
         stored = await machine.stored("sys")
-        assert len(stored) == 7
+        assert len(stored) == 8
         for key, value in stored:
             unwrap(key, value)
 

@@ -88,13 +88,12 @@ class Decider:
     async def run(self) -> None:
         """Decide, until cancelled."""
         while True:
-            await asyncio.sleep(DECIDE_SECONDS)
             layout = self._layouts.current
-            if layout is None:
-                continue
-            self._note(layout)
-            if self._node_id in layout.record.voters:
-                await self._look(layout)
+            if layout is not None:
+                self._note(layout)
+                if self._node_id in layout.record.voters:
+                    await self._look(layout)
+            await asyncio.sleep(DECIDE_SECONDS)
 
     # -- wishes --------------------------------------------------------------
 

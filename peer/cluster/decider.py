@@ -36,7 +36,7 @@ from protocol.messages import Hello, LayoutVote, Role
 from protocol.paxos import ANSWER_SECONDS, Ask, Phase, Proposer, turn_seconds
 from protocol.placement import Row
 
-DECIDE_SECONDS = 0.25
+DECIDE_SECONDS = 0.5
 """How often a voter looks at the world."""
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from protocol.messages import Answer, Failure, Request
 from protocol.paths import folder_partition
 from protocol.testing.machine import FOLDERS, NodeMachine
 from protocol.testing.model import WrongAnswer
-from protocol.testing.pair import some_node_id
+from protocol.testing.pair import some_hello, some_node_id
 from sims.entropy import SimEntropy
 from sims.faults import SimCompute
 from sims.network import SimNetwork
@@ -90,6 +90,10 @@ class NodeAmongOthers(SimulatedNode):
         for layout in self._chain(node._own_member()):
             assert await node.layouts.adopt(layout)
         self._connect()
+
+    def restart(self) -> None:
+        super().restart()
+        assert self.world.node("a").lives.admit(some_hello("founder")) is None  # who was a member counts once it has met a majority
 
     def _chain(self, member: Member) -> list[Layout]:
         founder = Member(some_node_id("founder"), "founder", "", 1, ("192.0.2.1:7400",))

@@ -29,7 +29,8 @@ from protocol.errors import CloseCode, RemoteProtocolError
 from protocol.fields import U8, U32, AddressesField, Binary, ClusterIdField, Items, NameField, NodeIdField, OptionalDigest
 from protocol.hashing import CONTEXT_LAYOUT, derived_hash
 from protocol.identity import CLUSTER_ID_BYTES, ClusterId, NodeId
-from protocol.placement import Row, Site, next_table, preference
+from protocol.placement import Row, next_table, preference
+from protocol.quotas import Site
 
 REPLICATION: Final = 3
 """R: copies of a chunk."""
@@ -279,7 +280,10 @@ def choose_voters(members: Sequence[Member], before: Sequence[NodeId]) -> tuple[
 
 def propose(layout: Layout, members: Sequence[Member]) -> Layout | None:
     """Return the step from a stable layout towards `members`: joint where owners change, stable where only
-    names, zones or addresses do, None where nothing does.
+    names, zones, weights or addresses do, None where nothing does.
+
+    A partition loses one of its old owners per step at most, unless that is no member any more: a large change takes several steps.
+    Whoever decides proposes the same members again when a step is complete, until the answer is None.
     """
     assert not layout.is_joint
     assert members

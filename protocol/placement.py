@@ -3,41 +3,35 @@
 Every partition has an ordered row of distinct owners. Owners are preferred by weighted rendezvous hash (Thaler and Ravishankar,
 "Using name-based mappings to increase hit rates", 1998; weights as in Schindelhauer and Schomaker, SPAA 2005), no owner
 exceeds its quota (Mirrokni, Thorup, Zadimoghaddam, "Consistent hashing with bounded loads", SODA 2018, with a bound of one plus
-rounding), and a change of members moves only what it must.
+rounding), and a change of members moves only what it must. Where nobody below its quota can take a slot, slots are handed on along the
+cheapest chain of owners that ends at one who can: an augmenting path of a minimum-cost flow (Ahuja, Magnanti, Orlin, "Network Flows",
+1993, chapter 9), with cost 1 for a slot that moves.
 
-Owns quotas, scores and `next_table`. The result is *agreed* as an explicit table in a layout record, never computed twice by two
-machines: so the scores may be floating point. Columns fall into two groups with quotas of their own: the chunk
-homes (bytes lie there) and the replicas that hold rows only.
+Owns scores and `next_table`; `protocol.quotas` has the quotas. The result is *agreed* as an explicit table in a layout record, never
+computed twice by two machines: so the scores may be floating point. Columns fall into two groups with quotas of their own: the chunk
+homes, settled first because bytes lie there, and the replicas that hold rows only.
 """
 
 import math
 import struct
 from array import array
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
 from protocol import limits
 from protocol.hashing import CONTEXT_PLACEMENT, derived_hash
 from protocol.identity import NodeId
+from protocol.quotas import Site, quotas
 
 PARTITIONS: Final = limits.PARTITIONS
 WORTH_MOVING: Final = 1.02
-"""Where no slot is empty, data moves only if a load misses its quota by more than this."""
+"""Where no slot is empty and no zone missing, data moves only if a load misses its quota by more than this."""
+_STRIDE: Final = 1597
+"""Coprime to PARTITIONS and near its golden section: chains take their partitions from all over the table."""
 
 Row = tuple[NodeId, ...]
 Table = list[Row]
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A member, as far as placement is concerned."""
-
-    node_id: NodeId
-    weight: int
-    zone: str = ""
 
 
 @lru_cache(maxsize=2 * limits.MEMBERS_MAX)
@@ -58,246 +52,257 @@ def preference(partition: int, sites: Sequence[Site]) -> list[NodeId]:
     return [site.node_id for site in sorted(sites, key=lambda site: (cost(site, partition), site.node_id))]
 
 
-def quotas(
-    sites: Sequence[Site], slots: int, most: Mapping[NodeId, int], loads: Mapping[NodeId, int]
-) -> dict[NodeId, int]:
-    """Share `slots` (at most the sum of `most`) among `sites` by weight, nobody above `most`.
-
-    Water-filling; what rounding leaves over goes first to those that hold it already (`loads`), then by largest
-    remainder, ties by id. Every quota is its exact share rounded down or up.
-    """
-    shares: dict[NodeId, float] = {}
-    left, weight = float(slots), float(sum(site.weight for site in sites))
-    for site in sorted(sites, key=lambda site: (most[site.node_id] / site.weight, site.node_id)):
-        share = min(float(most[site.node_id]), left * site.weight / weight)
-        shares[site.node_id] = share
-        left -= share
-        weight -= site.weight
-    result = {node_id: min(most[node_id], math.floor(share + 1e-6)) for node_id, share in shares.items()}
-    rest = slots - sum(result.values())
-    order = sorted(
-        (node_id for node_id in shares if result[node_id] < most[node_id]),
-        key=lambda node_id: (loads[node_id] <= result[node_id], result[node_id] - shares[node_id], node_id),
-    )
-    assert rest <= len(order)
-    for node_id in order[:rest]:
-        result[node_id] += 1
-    return result
-
-
 def next_table(old: Sequence[Row], sites: Sequence[Site], homes: int, columns: int) -> Table:
-    """Return the table for `sites`, close to `old` (empty at genesis).
+    """Return the table for `sites`, close to `old` (empty at genesis) and equal to it where nothing is worth moving.
 
-    `homes` columns hold chunks and rows, `columns` in all hold rows; both at most the number of sites. A partition rarely loses more than
-    one owner that is still a member per call, unless the table shrinks.
+    `homes` columns hold chunks and rows, `columns` in all hold rows; both at most the number of sites. A partition loses at most one
+    owner that is still a member, so it may take several tables, each from the one before, until every quota is met.
     """
     assert 0 < homes <= columns <= len(sites)
-    return _Filling(old, sites, homes, columns).run()
+    sites = sorted(sites, key=lambda site: site.node_id)
+    index = {site.node_id: position for position, site in enumerate(sites)}
+    old = old or [()] * PARTITIONS
+    before_homes, before_others = (
+        [[index[owner] for owner in row[part] if owner in index] for row in old] for part in (slice(homes), slice(homes, None))
+    )
+    before = [one + other for one, other in zip(before_homes, before_others, strict=True)]
+
+    at_home = _Slots(sites, homes, before_homes, None)
+    at_home.keep(before_homes)
+    quota = quotas(sites, homes, at_home.loads, [0] * len(sites))
+    at_home.settle(quota)
+    replicas = _Slots(sites, columns - homes, before, at_home)
+    stay = [other + one for one, other in zip(before_homes, before_others, strict=True)]
+    replicas.keep([[owner for owner in row if owner not in at_home.rows[p]][: columns - homes] for p, row in enumerate(stay)])
+    replicas.settle(quotas(sites, columns - homes, replicas.loads, quota))
+    return [
+        tuple(sites[owner].node_id for slots in (at_home, replicas) for owner in _in_order(slots.rows[p], before[p]))
+        for p in range(PARTITIONS)
+    ]
 
 
-class _Filling:
-    """One computation of a table: first who owns a partition at all, then which of its owners are homes.
+def _in_order(owners: Sequence[int], before: Sequence[int]) -> list[int]:
+    """Return `owners`, those of `before` first and in its order: a row of the same owners stays the same row."""
+    return [*(owner for owner in before if owner in owners), *(owner for owner in owners if owner not in before)]
 
-    Either step releases what exceeds a quota, fills the holes, and has slots handed on where that was not enough. Sets of
-    partitions are integers, bit p standing for partition p: that makes the search for a hand-over cheap.
+
+_HandOver = tuple[int, int, int]
+"""Giver, partition, taker."""
+
+
+class _Slots:
+    """Who holds a slot of which partition, in one group of columns, and how that is brought to the quotas.
+
+    Sites are their positions in ascending order of id. Sets of partitions are integers, bit p standing for partition p: that makes
+    the search for a chain of hand-overs cheap.
     """
 
-    def __init__(self, old: Sequence[Row], sites: Sequence[Site], homes: int, columns: int) -> None:
-        self.sites = {site.node_id: site for site in sorted(sites, key=lambda site: site.node_id)}
-        self.zones = len({site.zone for site in sites})
-        self.homes, self.columns = homes, columns
-        self.owners = _Slots(self.sites)
-        self.old = _Slots(self.sites)
-        self.old_homes = _Slots(self.sites)
-        for partition, row in enumerate(old):
-            for column, owner in enumerate(row):
-                if owner in self.sites:
-                    self.old.put(partition, owner)
-                    if column < homes:
-                        self.old_homes.put(partition, owner)
-                    if column < columns:
-                        self.owners.put(partition, owner)
+    def __init__(self, sites: Sequence[Site], columns: int, before: Sequence[Sequence[int]], beside: "_Slots | None") -> None:
+        """`before` are those for whom nothing has to move; who holds a slot `beside`, in the other columns, can hold none here."""
+        zones = sorted({site.zone for site in sites})
+        self.rows: list[list[int]] = [[] for _ in range(PARTITIONS)]
+        self.loads = [0] * len(sites)
+        self.held = [0] * len(sites)
+        self._sites, self._everyone, self._columns = sites, range(len(sites)), columns
+        self._zones = [zones.index(site.zone) for site in sites]
+        self._zones_wanted = min(columns + (beside._columns if beside is not None else 0), len(zones))
+        self._before_rows, self._before = before, _held(before, len(sites))
+        self._beside = beside
+        self._quota: Sequence[int] = self.loads
+        self._once, self._twice = [0] * len(zones), [0] * len(zones)
+        self._lost = 0
+        self._at = 0
+        for partition in range(PARTITIONS):
+            self._note(partition)
 
-    def run(self) -> Table:
-        everywhere = dict.fromkeys(self.sites, PARTITIONS)
-        home_quota = self._quota(self.homes, everywhere, self.old_homes.loads)
-        rest = {node_id: PARTITIONS - home_quota[node_id] for node_id in self.sites}
-        row_loads = {node_id: self.owners.loads[node_id] - self.old_homes.loads[node_id] for node_id in self.sites}
-        row_quota = self._quota(self.columns - self.homes, rest, row_loads)
-        quota = {node_id: home_quota[node_id] + row_quota[node_id] for node_id in self.sites}
-        if self._is_worth_moving(self.owners, self.columns, quota):
-            self._release_owners(quota, home_quota)
-            self._settle(_Step(self.owners, self.columns, quota, self.old, None))
-            self._return_homes(home_quota)
-        homes = _Slots(self.sites)
-        for partition, row in enumerate(self.old_homes.rows):
+    def keep(self, rows: Sequence[Sequence[int]]) -> None:
+        """Have those of `rows` hold what they held."""
+        for partition, row in enumerate(rows):
             for owner in row:
-                if self.owners.has(partition, owner):
-                    homes.put(partition, owner)
-        if self._is_worth_moving(homes, self.homes, home_quota):
-            self._settle(_Step(homes, self.homes, home_quota, self.old_homes, self.owners))
-        return [
-            (*homes.rows[p], *(owner for owner in self.owners.rows[p] if owner not in homes.rows[p]))
-            for p in range(PARTITIONS)
-        ]
+                self._put(partition, owner)
 
-    def _quota(self, columns: int, most: Mapping[NodeId, int], loads: Mapping[NodeId, int]) -> dict[NodeId, int]:
-        if columns == 0:
-            return dict.fromkeys(self.sites, 0)
-        return quotas(list(self.sites.values()), columns * PARTITIONS, most, loads)
+    def settle(self, quota: Sequence[int]) -> None:
+        """Fill every hole, reach as many zones as there can be, and bring everybody to the quota."""
+        self._quota = quota
+        if not self._is_worth_moving():
+            return
+        for partition in range(PARTITIONS):
+            while len(self.rows[partition]) < self._columns:
+                self._fill(partition)
+        for partition in range(PARTITIONS):
+            self._reach_zones(partition)
+        for giver in self._everyone:
+            self._unload(giver)
 
-    def _is_worth_moving(self, slots: "_Slots", columns: int, quota: Mapping[NodeId, int]) -> bool:
-        return any(len(row) < columns for row in slots.rows) or any(
-            load > quota[node_id] * WORTH_MOVING + 1 or load * WORTH_MOVING + 1 < quota[node_id]
-            for node_id, load in slots.loads.items()
+    def _is_worth_moving(self) -> bool:
+        return any(len(row) < self._columns or self._lacks_zone(partition) for partition, row in enumerate(self.rows)) or any(
+            load > quota * WORTH_MOVING + 1 or load * WORTH_MOVING + (load > 0) < quota
+            for load, quota in zip(self.loads, self._quota, strict=True)
         )
 
-    def _release_owners(self, quota: Mapping[NodeId, int], home_quota: Mapping[NodeId, int]) -> None:
-        """Take from each owner above its quota the slots that it was liked least for: homes and others each as far as they exceed
-        their own share, and from each partition one owner at most.
-        """
-        lost = 0
-        for node_id, site in self.sites.items():
-            excess = self.owners.loads[node_id] - quota[node_id]
-            at_home = self.old_homes.held[node_id]
-            of_homes = min(excess, self.old_homes.loads[node_id] - home_quota[node_id])
-            for among, count in ((at_home, of_homes), (~at_home, excess - max(0, of_homes)), (-1, excess)):
-                left = self.owners.loads[node_id] - quota[node_id]
-                for partition in self.owners.least_liked(site, min(count, left), among & ~lost):
-                    self.owners.take(partition, node_id)
-                    lost |= 1 << partition
+    def _owners(self, partition: int) -> list[int]:
+        return self.rows[partition] if self._beside is None else self.rows[partition] + self._beside.rows[partition]
 
-    def _return_homes(self, home_quota: Mapping[NodeId, int]) -> None:
-        """Where an owner lost more homes than it should, have it return to some in exchange with owners that were no homes there:
-        both return to partitions in which they were before, so no row moves and fewer chunks do.
-        """
-        for node_id in self.sites:
-            here, home_here, old_here = self.owners.held, self.old_homes.held, self.old.held
-            for other in self.sites:
-                missing = home_quota[node_id] - (home_here[node_id] & here[node_id]).bit_count()
-                if missing <= 0 or other == node_id:
-                    continue
-                back = home_here[node_id] & ~here[node_id] & here[other] & ~home_here[other]
-                away = here[node_id] & ~home_here[node_id] & old_here[other] & ~here[other]
-                for partition, exchanged in list(zip(_partitions(back), _partitions(away), strict=False))[:missing]:
-                    self._hand_on_owner(partition, other, node_id)
-                    self._hand_on_owner(exchanged, node_id, other)
+    def _lacks_zone(self, partition: int) -> bool:
+        return len({self._zones[owner] for owner in self._owners(partition)}) < self._zones_wanted
 
-    def _hand_on_owner(self, partition: int, giver: NodeId, taker: NodeId) -> None:
-        self.owners.take(partition, giver)
-        self.owners.put(partition, taker)
+    def _put(self, partition: int, owner: int) -> None:
+        self.rows[partition].append(owner)
+        self.loads[owner] += 1
+        self.held[owner] |= 1 << partition
+        self._note(partition)
 
-    def _settle(self, step: "_Step") -> None:
-        """Fill every hole of a step and bring everybody down to the quota."""
-        holes = [p for p in range(PARTITIONS) for _ in range(step.columns - len(step.slots.rows[p]))]
-        for partition in holes:
-            step.slots.put(partition, self._best(step, partition) or self._freed(step, partition))
-        for node_id in self.sites:
-            while step.slots.loads[node_id] > step.quota[node_id] and (chain := self._chain(step, [node_id])):
-                self._hand_on(step, chain)
+    def _take(self, partition: int, owner: int) -> None:
+        self.rows[partition].remove(owner)
+        self.loads[owner] -= 1
+        self.held[owner] ^= 1 << partition
+        self._note(partition)
 
-    def _best(self, step: "_Step", partition: int) -> NodeId | None:
-        """Return the owner below its quota that suits best: another zone, nothing to move, lowest cost."""
-        row, quota, loads = step.slots.rows[partition], step.quota, step.slots.loads
-        zones = [self.sites[owner].zone for owner in row]
-        spread = len(frozenset(zones)) < min(step.columns, self.zones)
-        best: tuple[bool, bool, float, NodeId] | None = None
-        for node_id in self.sites if step.within is None else step.within.rows[partition]:
-            if loads[node_id] >= quota[node_id] or node_id in row:
+    def _note(self, partition: int) -> None:
+        """Note which zones have an owner of a partition, which have several, and whether one was lost that could have stayed."""
+        bit, owners = 1 << partition, self._owners(partition)
+        if len(self._once) > 1:
+            zones = [self._zones[owner] for owner in owners]
+            for zone in range(len(self._once)):
+                count = zones.count(zone)
+                self._once[zone] = self._once[zone] | bit if count else self._once[zone] & ~bit
+                self._twice[zone] = self._twice[zone] | bit if count > 1 else self._twice[zone] & ~bit
+        stayed = all(owner in owners for owner in self._before_rows[partition])
+        self._lost = self._lost & ~bit if stayed else self._lost | bit
+
+    def _is_new(self, partition: int, owner: int) -> bool:
+        return not self._before[owner] >> partition & 1
+
+    def _may_go(self, partition: int, owner: int) -> bool:
+        """Return whether an owner may leave a partition: one of those before, at most, does so at a time."""
+        return self._is_new(partition, owner) or not self._lost >> partition & 1
+
+    def _best(self, partition: int, takers: Iterable[int]) -> int | None:
+        """Return who of `takers` is below its quota and suits best: nothing to move, then lowest cost."""
+        return min(
+            (taker for taker in takers if self.loads[taker] < self._quota[taker]),
+            key=lambda taker: (self._is_new(partition, taker), cost(self._sites[taker], partition), taker),
+            default=None,
+        )
+
+    def _fill(self, partition: int) -> None:
+        owners = self._owners(partition)
+        able = [site for site in self._everyone if site not in owners]
+        if not (self._place(partition, self._new_zones(partition, able)) or self._place(partition, able)):
+            self._put(partition, min(able, key=lambda site: (self.loads[site] - self._quota[site], site)))
+
+    def _new_zones(self, partition: int, sites: Iterable[int]) -> list[int]:
+        """Return those of `sites` with whom the partition would reach a zone that it lacks."""
+        if not self._lacks_zone(partition):
+            return []
+        zones = {self._zones[owner] for owner in self._owners(partition)}
+        return [site for site in sites if self._zones[site] not in zones]
+
+    def _place(self, partition: int, able: Collection[int]) -> bool:
+        """Give a slot to one of `able`, who may have to hand on another first; return whether anybody could take it."""
+        taker = self._best(partition, able)
+        if taker is None:
+            chain = self._chain(able, 1 << partition)
+            if not chain:
+                return False
+            self._hand_on(chain)
+            taker = chain[0][0]
+        self._put(partition, taker)
+        return True
+
+    def _reach_zones(self, partition: int) -> None:
+        """Replace an owner whose zone has another one by an owner in a zone that the partition lacks."""
+        able = self._new_zones(partition, self._everyone)
+        if not able:
+            return
+        doubled = [giver for giver in self.rows[partition] if self._twice[self._zones[giver]] >> partition & 1]
+        givers = [giver for giver in doubled if self._may_go(partition, giver)]
+        for giver in sorted(givers, key=lambda giver: (self._quota[giver] - self.loads[giver], giver)):
+            self._take(partition, giver)
+            if self._place(partition, able):
+                return
+            self._put(partition, giver)
+
+    def _unload(self, giver: int) -> None:
+        """Bring an owner down to its quota: straight to those below theirs, what it is liked least for first, then by chains."""
+        for partition in sorted(
+            _partitions(self.held[giver]) if self.loads[giver] > self._quota[giver] else (),
+            key=lambda p: (not self._is_new(p, giver), -cost(self._sites[giver], p), p),
+        ):
+            if self.loads[giver] <= self._quota[giver]:
+                return
+            if not self._may_go(partition, giver):
                 continue
-            site = self.sites[node_id]
-            key = (spread and site.zone in zones, not step.before.has(partition, node_id), cost(site, partition), node_id)
-            if best is None or key < best:
-                best = key
-        return best[3] if best is not None else None
+            taker = self._best(partition, (site for site in self._everyone if self._able(giver, site) >> partition & 1))
+            if taker is not None:
+                self._hand_on([(giver, partition, taker)])
+        while self.loads[giver] > self._quota[giver] and (chain := self._chain([giver], 0)):
+            self._hand_on(chain)
 
-    def _freed(self, step: "_Step", partition: int) -> NodeId:
-        """Return an owner for a hole that nobody below its quota can take, having it leave another slot first."""
-        able = [node_id for node_id in self.sites if step.able(node_id) >> partition & 1]
-        chain = self._chain(step, able)
-        if chain:
-            self._hand_on(step, chain)
-            return chain[0][0]
-        return min(able, key=lambda node_id: (step.slots.loads[node_id] / self.sites[node_id].weight, node_id))
+    def _hand_on(self, chain: Iterable[_HandOver]) -> None:
+        for giver, partition, taker in chain:
+            self._take(partition, giver)
+            self._put(partition, taker)
 
-    def _hand_on(self, step: "_Step", chain: list["_HandOver"]) -> None:
-        for giver, partition, taker in reversed(chain):
-            step.slots.take(partition, giver)
-            step.slots.put(partition, taker)
+    def _chain(self, givers: Collection[int], avoided: int) -> list[_HandOver]:
+        """Return the cheapest chain of hand-overs from one of `givers` to an owner below its quota; empty if there is none.
 
-    def _chain(self, step: "_Step", givers: Sequence[NodeId]) -> list["_HandOver"]:
-        """Return the shortest chain of hand-overs from one of `givers` to an owner below its quota; empty if there is none.
-
-        Slots that are new to their owner are given first, for nothing moves then.
+        No partition is in it twice, nor any of `avoided`, and none has fewer zones afterwards.
         """
-        for fresh_only in (True, False):
-            reached: dict[NodeId, list[_HandOver]] = {node_id: [] for node_id in givers}
-            queue = deque(givers)
-            while queue:
-                giver = queue.popleft()
-                held = step.slots.held[giver] & (~step.before.held[giver] if fresh_only else -1)
-                for taker in self.sites:
-                    slots = held & step.able(taker) if taker not in reached else 0
-                    if not slots:
+        chains: dict[int, list[_HandOver]] = {giver: [] for giver in givers}
+        used = dict.fromkeys(givers, avoided)
+        layer = list(givers)
+        while layer:
+            costly: list[tuple[int, int, int]] = []
+            for giver in layer:
+                for taker in self._everyone:
+                    if taker in chains:
                         continue
-                    reached[taker] = [*reached[giver], (giver, (slots & -slots).bit_length() - 1, taker)]
-                    if step.slots.loads[taker] < step.quota[taker]:
-                        return reached[taker]
-                    queue.append(taker)
+                    slots = self._able(giver, taker) & ~used[giver]
+                    free = slots & (self._before[taker] | ~self._before[giver])
+                    if free:
+                        self._extend(chains, used, giver, taker, free)
+                        if self.loads[taker] < self._quota[taker]:
+                            return chains[taker]
+                        layer.append(taker)
+                    elif slots & ~self._lost:
+                        costly.append((giver, taker, slots & ~self._lost))
+            layer = []
+            for giver, taker, slots in costly:
+                if taker not in chains:
+                    self._extend(chains, used, giver, taker, slots)
+                    if self.loads[taker] < self._quota[taker]:
+                        return chains[taker]
+                    layer.append(taker)
         return []
+
+    def _able(self, giver: int, taker: int) -> int:
+        """Return the partitions in which `taker` could replace `giver`."""
+        slots = self.held[giver] & ~self.held[taker]
+        if self._beside is not None:
+            slots &= ~self._beside.held[taker]
+        left, reached = self._zones[giver], self._zones[taker]
+        return slots if left == reached else slots & (self._twice[left] | ~self._once[reached])
+
+    def _extend(self, chains: dict[int, list[_HandOver]], used: dict[int, int], giver: int, taker: int, slots: int) -> None:
+        """Have the chain to `giver` go on to `taker` by one of `slots`."""
+        self._at = (self._at + _STRIDE) % PARTITIONS
+        slots = slots >> self._at << self._at or slots
+        bit = slots & -slots
+        chains[taker] = [*chains[giver], (giver, bit.bit_length() - 1, taker)]
+        used[taker] = used[giver] | bit
+
+
+def _held(rows: Sequence[Sequence[int]], count: int) -> list[int]:
+    """Return for each of `count` owners the set of the partitions that `rows` give it."""
+    held = [0] * count
+    for partition, row in enumerate(rows):
+        for owner in row:
+            held[owner] |= 1 << partition
+    return held
 
 
 def _partitions(bits: int) -> list[int]:
     """Return the members of a set of partitions, ascending."""
     digits = f"{bits:0{PARTITIONS}b}"
     return [p for p, digit in enumerate(reversed(digits)) if digit == "1"]
-
-
-_HandOver = tuple[NodeId, int, NodeId]
-"""Giver, partition, taker."""
-
-
-class _Slots:
-    """Who holds a slot of which partition."""
-
-    def __init__(self, node_ids: Iterable[NodeId]) -> None:
-        self.rows: list[list[NodeId]] = [[] for _ in range(PARTITIONS)]
-        self.loads = dict.fromkeys(node_ids, 0)
-        self.held = dict.fromkeys(self.loads, 0)
-
-    def put(self, partition: int, node_id: NodeId) -> None:
-        self.rows[partition].append(node_id)
-        self.loads[node_id] += 1
-        self.held[node_id] |= 1 << partition
-
-    def take(self, partition: int, node_id: NodeId) -> None:
-        self.rows[partition].remove(node_id)
-        self.loads[node_id] -= 1
-        self.held[node_id] ^= 1 << partition
-
-    def has(self, partition: int, node_id: NodeId) -> bool:
-        return bool(self.held[node_id] >> partition & 1)
-
-    def least_liked(self, site: Site, count: int, among: int = -1) -> list[int]:
-        """Return up to `count` of the partitions that `site` holds and that are in `among`, the costliest first."""
-        if count <= 0:
-            return []
-        held = self.held[site.node_id] & among
-        return sorted(_partitions(held), key=lambda p: (-cost(site, p), p))[:count]
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """What is being settled."""
-
-    slots: _Slots
-    columns: int
-    quota: Mapping[NodeId, int]
-    before: _Slots
-    """Who holds such a slot in the old table: for them nothing moves."""
-    within: _Slots | None
-    """Whoever takes a slot of a partition has one here; None: anybody may."""
-
-    def able(self, node_id: NodeId) -> int:
-        """Return the partitions in which a node may take a slot."""
-        return (self.within.held[node_id] if self.within is not None else -1) & ~self.slots.held[node_id]

@@ -237,6 +237,16 @@ def weight_of(capacity_bytes: int) -> int:
     return max(1, min(WEIGHT_MAX, capacity_bytes // _GIB))
 
 
+def refreshed_weight(weight: int, capacity_bytes: int) -> int:
+    """Return the weight of a member whose weight was `weight` and that offers so much now.
+
+    A weight that followed every change of free space would move data for nothing: it stays while the capacity is within 5 % of one that
+    has that weight.
+    """
+    within = 0.95 * weight * _GIB <= capacity_bytes < 1.05 * (weight + 1) * _GIB
+    return weight if within else weight_of(capacity_bytes)
+
+
 def genesis(cluster_id: ClusterId, member: Member) -> Layout:
     """Return version 1: everything belongs to the founder, who is the only voter."""
     return Layout(
@@ -287,7 +297,11 @@ def propose(layout: Layout, members: Sequence[Member]) -> Layout | None:
     """
     assert not layout.is_joint
     assert members
-    ordered = tuple(sorted(members, key=lambda member: member.node_id))
+    return _step(layout, tuple(sorted(members, key=lambda member: member.node_id)))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _step(layout: Layout, ordered: tuple[Member, ...]) -> Layout | None:
     sites = [Site(member.node_id, member.weight, member.zone) for member in ordered]
     homes = min(layout.record.replication, len(ordered))
     columns = min(2 * layout.record.replication - 1, len(ordered))

@@ -31,7 +31,7 @@ from peer.seams import Compute
 from protocol import limits
 from protocol.errors import RemoteProtocolError
 from protocol.identity import NodeId, short
-from protocol.layout import Layout, Member, abort, complete, propose, weight_of
+from protocol.layout import Layout, Member, abort, complete, propose, refreshed_weight, weight_of
 from protocol.messages import Hello, LayoutVote, Role
 from protocol.paxos import ANSWER_SECONDS, Ask, Phase, Proposer, turn_seconds
 from protocol.placement import Row
@@ -117,7 +117,7 @@ class Decider:
             return self._ending(layout)
         members = self._members(layout)
         is_fruitless = self._fruitless == (members, self._alive(members))
-        return None if members == layout.record.members or is_fruitless else members
+        return None if is_fruitless else members
 
     def _ending(self, layout: Layout) -> Ending | None:
         now = self._now()
@@ -234,6 +234,5 @@ def _majority(owners: Row) -> int:
 
 
 def _member_of(peer: Hello, known: Member | None) -> Member:
-    # A weight that follows every change of free space would move data for nothing: it stays as it was at the join.
-    weight = known.weight if known is not None else weight_of(peer.capacity_bytes)
+    weight = refreshed_weight(known.weight, peer.capacity_bytes) if known is not None else weight_of(peer.capacity_bytes)
     return Member(peer.node_id, peer.name, peer.zone, weight, peer.addresses)

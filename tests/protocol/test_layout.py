@@ -23,6 +23,7 @@ from protocol.layout import (
     genesis,
     pack_partitions,
     propose,
+    refreshed_weight,
     unpack_partitions,
     weight_of,
 )
@@ -193,6 +194,35 @@ def test_a_member_that_leaves_votes_until_the_move_is_complete():
     assert joint is not None
     assert gone in joint.record.voters
     assert gone not in complete(joint).record.voters
+
+
+@pytest.mark.parametrize(
+    ("weight", "capacity", "refreshed"),
+    [
+        (100, 100.9, 100),
+        (100, 95.1, 100),
+        (100, 94.9, 94),
+        (100, 106.0, 100),
+        (100, 106.2, 106),
+        (1, 2.0, 1),
+        (2, 1.95, 2),
+        (1, 0.1, 1),
+        (2, 3.5, 3),
+    ],
+)
+def test_a_weight_changes_with_a_capacity_that_differs_by_more_than_five_percent(weight, capacity, refreshed):
+    assert refreshed_weight(weight, int(capacity * 1024**3)) == refreshed
+
+
+def test_a_large_change_takes_several_steps_and_then_nothing_is_worth_moving():
+    layout = chain(4)[-1]
+    members = [member(index) for index in range(9)]
+    steps = 0
+    while (joint := propose(layout, members)) is not None:
+        assert follows(layout, joint) is None
+        assert all(len(set(joint.old_set(p)) - set(joint.new_set(p) or joint.old_set(p))) <= 1 for p in PARTITIONS)
+        layout, steps = complete(joint), steps + 1
+    assert steps > 1
 
 
 @pytest.mark.parametrize(("members", "voters"), [(1, 1), (2, 2), (3, 3), (4, 3), (5, 5), (6, 5), (7, 7), (8, 7), (9, 7), (128, 7)])

@@ -92,6 +92,10 @@ class Nemesis:
             end(machine.name)
             await self._start_again(machine.name, fault.seconds)
 
+    async def _join(self, fault: Fault, random: Random) -> None:
+        self._count(fault)
+        await self._start(self._world.machine(fault.machines[0]).name)
+
     async def _stop(self, fault: Fault, random: Random) -> None:
         machine = self._machine(fault)
         if machine.node is not None:

@@ -45,6 +45,7 @@ FAULTS: Final[Mapping[str, str]] = {
     "lost-index": "the index of chunks is damaged while the node does not run",
     "wipe": "the machine comes back with an empty disk",
     "rollback": "the machine loses its power and comes back with the disk that it had when this began",
+    "join": "a machine that nobody has seen before joins, and stays",
     "clock-jump": "the wall clock jumps",
     "garbage": "somebody with the key sends a machine bytes that are no protocol, or lengths that are too large",
     "client-death": "a client process dies in the middle of what it does",
@@ -131,7 +132,9 @@ class Plan:
                 return f"there is no fault {fault.kind!r}"
             if fault.kind == "slow-link" and fault.number < 1:
                 return f"a slow link at {fault.at} lets at least 1 byte per second pass"
-            if not names.issuperset(fault.machines):
+            if fault.kind == "join" and (not set(NAMES[self.machines :]).issuperset(fault.machines) or _has_joined(fault, self.faults)):
+                return f"{fault.kind} at {fault.at} is of a machine that the cluster has already, or that has no name"
+            if fault.kind != "join" and not names.issuperset(fault.machines):
                 return f"{fault.kind} at {fault.at} is for machines that the cluster does not have"
             if len(fault.machines) < _MACHINES.get(fault.kind, 1):
                 return f"{fault.kind} at {fault.at} is for too few machines"
@@ -221,6 +224,8 @@ FOLDER_LIFE_SHARE: Final = 0.04
 FOLDER_LIFE_SECONDS: Final = 0.6
 """After so many of the operations a folder is made, filled and removed by different clients, all within so long."""
 FOUNDING_SHARE: Final = 0.05
+JOIN_SHARE: Final = 0.3
+"""Each machine beyond those of the cluster turns up in so many runs."""
 DAMAGE_SHARE: Final = 0.5
 """In so many runs disks do worse than to lose power."""
 
@@ -253,6 +258,7 @@ def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, plant
         fault = _fault(random, round(at, 3), mood, names, clients, seconds)
         if not _is_second_loss(fault, faults):
             faults.append(fault)
+    faults += _joins(Random(f"joins {seed}"), NAMES[machines:], seconds)
     return Plan(
         seed=seed,
         machines=machines,
@@ -264,7 +270,7 @@ def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, plant
         label_share=random.choice((0.0, 0.3, 0.6, 1.0)),
         call_share=random.choice((0.01, 0.05)),
         operations=_operations(Random(f"operations {seed}"), clients, seconds),
-        faults=tuple(faults),
+        faults=tuple(sorted(faults, key=lambda fault: fault.at)),
         planted=planted,
     )
 
@@ -274,8 +280,17 @@ def _is_second_loss(fault: Fault, before: Sequence[Fault]) -> bool:
     return fault.kind in DAMAGING and any(each.kind in RETIRING and each.machines == fault.machines for each in before)
 
 
+def _has_joined(fault: Fault, faults: Sequence[Fault]) -> bool:
+    return any(each.kind == "join" and each is not fault and set(each.machines) & set(fault.machines) for each in faults)
+
+
+def _joins(random: Random, names: Sequence[str], seconds: float) -> list[Fault]:
+    """Return who turns up: early, for it is half a minute before a newcomer is let in."""
+    return [Fault(round(random.uniform(0.0, seconds / 2), 3), "join", (name,)) for name in names if random.random() < JOIN_SHARE]
+
+
 def _mood(random: Random, fragile: list[str]) -> _Mood:
-    kinds = [kind for kind in FAULTS if random.random() < 0.4 and (fragile or kind not in DAMAGING)]
+    kinds = [kind for kind in FAULTS if kind != "join" and random.random() < 0.4 and (fragile or kind not in DAMAGING)]
     return _Mood(kinds, [random.choice((1.0, 1.0, 3.0, 10.0)) for _ in kinds], fragile)
 
 

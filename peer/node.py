@@ -73,6 +73,7 @@ from protocol.messages import (
     SyncReport,
     Verdict,
     clock_entry,
+    cluster_entry,
 )
 
 PROTOCOL_VERSION = 1
@@ -185,13 +186,13 @@ class Node:
         self.explorer = Explorer(
             self.links, self._env.discovery, self.system, self.entropy, self.config.join, self._is_member, lambda: self.addresses
         )
-        genesis = Genesis(self.layouts, self.entropy, self._own_member, self.links.peers, self._notice, self.explorer.typed_faults)
+        self.genesis = Genesis(self.layouts, self.entropy, self._own_member, self.links.peers, self._notice, self.explorer.typed_faults)
         if self.layouts.current is not None:
             self._layout_changed(self.layouts.current)
         elif self.config.found and not self.system.was_member:
-            await genesis.found()
+            await self.genesis.found()
         else:
-            self._spawn(genesis.run())
+            self._spawn(self.genesis.run())
         addresses = self.addresses
         await self._env.discovery.announce(Announcement(self.node_id, addresses))
         self._spawn(self._watch_addresses(addresses))
@@ -304,7 +305,9 @@ class Node:
             zone=self.config.zone,
             capacity_bytes=self._capacity_bytes,
             addresses=self.addresses,
-            optional=dict(self.lives.told(peer)) | clock_entry(self.wall_clock.milliseconds()),
+            optional=dict(self.lives.told(peer))
+            | cluster_entry(b"" if layout is not None else self.genesis.known_cluster)
+            | clock_entry(self.wall_clock.milliseconds()),
         )
 
     def layout_version(self) -> int:

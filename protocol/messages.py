@@ -106,6 +106,7 @@ class Request(Message):
 
 CLOCK: Final = "clock"
 CLOCK_BYTES: Final = 8
+CLUSTER: Final = "cluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +136,25 @@ class Hello(Control):
     addresses: AddressesField
     """Where the sender listens, most likely first; empty for clients."""
     optional: Annotated[dict[str, bytes], Entries(limits.OPTIONAL_ENTRIES_MAX, 64, 1024)]
-    """`life` and `seen` of members (`protocol.lives`), `clock` for people, and additions of later versions. Unknown keys are ignored:
-    here and nowhere else.
+    """`life` and `seen` of members (`protocol.lives`), `cluster`, `clock` for people, and additions of later versions. Unknown keys are
+    ignored: here and nowhere else.
     """
+
+    @property
+    def known_cluster(self) -> bytes:
+        """The cluster that the sender belongs to, or, while it belongs to none, one of its key that it knows of; empty if it knows none."""
+        return self.cluster_id or self.optional.get(CLUSTER, b"")
 
     @property
     def clock_milliseconds(self) -> int | None:
         """The sender's wall clock when it said hello, since 1970, UTC; None if it does not say. Nothing is ever ordered by it."""
         clock = self.optional.get(CLOCK, b"")
         return int.from_bytes(clock, "big", signed=True) if len(clock) == CLOCK_BYTES else None
+
+
+def cluster_entry(known_cluster: bytes) -> dict[str, bytes]:
+    """Return the entry of `Hello.optional` by which a node that belongs to no cluster says which one it knows of; none if it knows none."""
+    return {CLUSTER: known_cluster} if known_cluster else {}
 
 
 def clock_entry(milliseconds: int) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
 Several fresh machines that are started together must not found several clusters, and a laptop that is started alone must not found
 one that its home then meets. So: a node that just generated the key, or was told to found, founds at once; nobody
 who was ever a member founds again; and a node that was *given* a key listens. It joins an initialised node when it
-meets one. When it has met, by completed links, only nodes that wait like itself, and nobody new for
+meets one. When it has met, by completed links, only nodes that wait like itself and know of no cluster either, and nobody new for
 GENESIS_LISTEN_SECONDS, the lowest id among them founds. A lone node waits, and says so.
 """
 
@@ -46,6 +46,8 @@ class Genesis:
         self._peers = peers
         self._notice = notice
         self._typed_faults = typed_faults
+        self.known_cluster = b""
+        """A cluster of this key that there is, as far as anybody has said since the start."""
 
     async def found(self) -> None:
         """Found a cluster of one."""
@@ -61,6 +63,7 @@ class Genesis:
         while self._layouts.current is None:
             await asyncio.sleep(LOOK_SECONDS)
             members = [peer for peer in self._peers() if peer.role is Role.MEMBER]
+            self.known_cluster = next((peer.known_cluster for peer in members if peer.known_cluster), self.known_cluster)
             initialised = [peer.node_id for peer in members if peer.cluster_id]
             if initialised:
                 await self._join(initialised)
@@ -76,7 +79,11 @@ class Genesis:
             if now_waiting != waiting:
                 waiting, quiet_since = now_waiting, loop.time()
             own = self._member().node_id
-            if waiting and own < min(waiting) and loop.time() - quiet_since >= GENESIS_LISTEN_SECONDS:
+            if self.known_cluster:
+                if not told and loop.time() - quiet_since >= LONE_NOTICE_SECONDS:
+                    told = True
+                    self._notice("a cluster of this key is known of, and none of its machines is heard: waiting for one")
+            elif waiting and own < min(waiting) and loop.time() - quiet_since >= GENESIS_LISTEN_SECONDS:
                 await self.found()
             elif not waiting and not told and loop.time() - started >= LONE_NOTICE_SECONDS:
                 told = True

@@ -48,6 +48,26 @@ def test_a_founder_that_crashes_while_it_founds_is_whole_or_has_founded_nothing(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_machines_that_wait_found_no_second_cluster_while_the_first_is_out_of_reach(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        await world.found(NAMES[:3])
+        await (await world.client("a")).put_bytes("/f", b"x")  # from now on newcomers wait for half a minute
+        await world.start("d")
+        await asyncio.sleep(Random(seed).uniform(2.0, 10.0))
+        for name in NAMES[:3]:
+            for other in NAMES[3:]:
+                world.lan.cut(name, other)
+                world.lan.cut(other, name)
+        await world.start("e")  # has heard of the cluster from nobody but d
+        await asyncio.sleep(20.0)
+        assert world.node("d").layouts.current is world.node("e").layouts.current is None
+        world.lan.heal()
+        await world.members(5)
+
+    World(seed).run(scenario, seconds_max=200.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_lone_machine_with_a_given_key_waits_and_the_next_one_ends_the_waiting(seed: int) -> None:
     async def scenario(world: World) -> None:
         node = await world.start("a")

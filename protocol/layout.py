@@ -40,6 +40,8 @@ _TABLE_BYTES_MAX: Final = _PARTITIONS * limits.REPLICAS_MAX
 _GIB: Final = 1024**3
 _REMEMBERED: Final = 16
 """Records that are kept ready, a few hundred KiB each: the same one arrives from several peers."""
+_BITS: Final = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
+"""The bits that are set in each byte, lowest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,14 @@ class Layout:
             owned = self._owned[node_id] = self._find_owned(node_id)
         return owned
 
+    def wanted_partitions_of(self, node_id: NodeId) -> tuple[int, ...]:
+        """Return the partitions that `node_id` is a replica of once no move is under way any more, ascending."""
+        wanted = self._wanted.get(node_id)
+        if wanted is None:
+            rows = self.wanted_rows
+            wanted = self._wanted[node_id] = tuple(p for p in self.partitions_of(node_id) if node_id in rows[p])
+        return wanted
+
     @property
     def copies_wanted(self) -> int:
         """Copies of a chunk, and machines with a row, that a write aims at: min(R, N)."""
@@ -193,6 +203,10 @@ class Layout:
 
     @cached_property
     def _owned(self) -> dict[NodeId, tuple[int, ...]]:
+        return {}
+
+    @cached_property
+    def _wanted(self) -> dict[NodeId, tuple[int, ...]]:
         return {}
 
     @cached_property
@@ -359,7 +373,7 @@ def pack_partitions(partitions: Sequence[int]) -> bytes:
 
 def unpack_partitions(bitmap: bytes) -> list[int]:
     """Return the partitions in a bitmap, ascending."""
-    return [partition for partition in range(_PARTITIONS) if bitmap[partition >> 3] >> (partition & 7) & 1]
+    return [8 * index + bit for index, byte in enumerate(bitmap) if byte for bit in _BITS[byte]]
 
 
 def _settle(layout: Layout, *, new: bool) -> Layout:

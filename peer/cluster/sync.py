@@ -63,12 +63,7 @@ class Sync:
         layout = self._layouts.current
         if layout is None or layout.version == self._complete_at:
             return []
-        stamps = layout.stamps
-        return [
-            partition
-            for partition in layout.partitions_of(self._node_id)
-            if self._system.synced(partition) != stamps[partition] and self._is_new_owner(layout, partition)
-        ]
+        return [partition for partition in layout.wanted_partitions_of(self._node_id) if not self._is_synced(layout, partition)]
 
     async def run(self) -> None:
         """Sync, report and drop, until cancelled."""
@@ -84,9 +79,8 @@ class Sync:
                 pass
             self._wake.clear()
 
-    def _is_new_owner(self, layout: Layout, partition: int) -> bool:
-        target = layout.new_set(partition)
-        return target is None or self._node_id in target
+    def _is_synced(self, layout: Layout, partition: int) -> bool:
+        return self._system.synced(partition) == layout.stamps[partition]
 
     async def _round(self, layout: Layout) -> float | None:
         if layout.version == self._complete_at:
@@ -161,13 +155,8 @@ class Sync:
                 return False
 
     async def _report(self, layout: Layout) -> None:
-        synced = [
-            partition
-            for partition in layout.partitions_of(self._node_id)
-            if layout.is_joint_at(partition)
-            and self._is_new_owner(layout, partition)
-            and self._system.synced(partition) == layout.cfg(partition)
-        ]
+        wanted = layout.wanted_partitions_of(self._node_id)
+        synced = [partition for partition in wanted if layout.is_joint_at(partition) and self._is_synced(layout, partition)]
         if not synced:
             return
         message = SyncReport(int(REPORT_SECONDS * 1000), layout.version, pack_partitions(synced))

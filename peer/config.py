@@ -24,6 +24,8 @@ COMPLETE_WITHOUT_SECONDS = 30.0
 """A joint layout completes with a majority of W synced once the missing owners were away for so long."""
 COMPLETE_ANYHOW_SECONDS = 300.0
 """The same after so long even if they are there: who cannot reach the machines to sync from must not keep others out."""
+EVICT_SECONDS = 600.0
+"""Who has been held dead for so long is left out of the layout, and his copies are made elsewhere."""
 SWEEP_SECONDS = 60.0
 """Pause between two sweeps over the local chunks; a layout change starts one at once."""
 RECONCILE_SECONDS = 10.0
@@ -48,3 +50,5 @@ class NodeConfig:
     """Found a cluster if this node was never a member of one."""
     capacity_bytes: int = 0
     """What the node offers; its weight follows from it. 0: what the disk has."""
+    evict_seconds: float = EVICT_SECONDS
+    """For how long a member has to be held dead until this node, if it votes, wants it left out."""

@@ -174,7 +174,9 @@ class Node:
         self.row_repair = RowRepair(self, self.rows)
         self.sync = Sync(self.node_id, self.layouts, self.system, self.rows, self, self.row_repair.report)
         self.voter = Voter(self.system, self.layouts)
-        self.decider = Decider(self.node_id, self.layouts, self.detector, self, self._is_empty, self.compute)
+        self.decider = Decider(
+            self.node_id, self.layouts, self.detector, self, self._is_empty, self.compute, self.config.evict_seconds
+        )
         self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.detector.is_alive)
         self.row_service = RowService(self, self.rows, self.system, self._env.faults, self.row_repair.report)
         self.digest_service = DigestService(self, self.rows, self.sync.unsynced, self._env.faults, self.row_repair.report)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import peer.cluster.decider
 import peer.cluster.layouts
 import peer.cluster.lives
 import peer.cluster.voter
@@ -22,6 +23,7 @@ import protocol.layout
 import protocol.paxos
 from peer.care.reconcile import Reconcile
 from peer.care.sweep import Sweep
+from peer.cluster.decider import Decider
 from peer.files.chunk_service import ChunkService
 from peer.files.operations import Operations
 from peer.files.quorum import read_row
@@ -334,6 +336,22 @@ def _rollback_unnoticed() -> list[Patch]:
     return [(lives, "reason_to_retire", lambda own, began_with, seen: ""), (lives, "may_follow", lambda said, seen: True)]
 
 
+def _minority_evicts() -> list[Patch]:
+    def evicted(away: Any, members: int, replication: int, after_seconds: float) -> Any:
+        return frozenset(node_id for node_id, seconds in away.items() if seconds >= after_seconds)
+
+    original = Decider._agree
+
+    async def agree(self: Decider, layout: Layout, wish: Any, wanted: Layout) -> None:
+        live = sum(self._detector.is_alive(voter) for voter in layout.record.voters)
+        if live > len(layout.record.voters) // 2:
+            await original(self, layout, wish, wanted)
+        else:
+            await self._layouts.adopt(wanted)
+
+    return [(peer.cluster.decider, "evicted", evicted), (Decider, "_agree", agree), (Decider, "_lacks_sources", lambda self, layout: False)]
+
+
 BUGS: Final = {
     bug.name: bug
     for bug in (
@@ -364,6 +382,7 @@ BUGS: Final = {
         Bug("old-slot-reopened", "a version that was decided is voted on again", _old_slot_reopened, case="late-ballot"),
         Bug("joiner-votes-at-once", "a newcomer votes while its partitions still move", _joiner_votes_at_once, case="joiner-dies"),
         Bug("rollback-unnoticed", "a node whose disk was put back goes on under its id", _rollback_unnoticed),
+        Bug("minority-evicts", "who has no majority leaves those out that he does not hear", _minority_evicts, case="minority-cut-off"),
     )
 }
 

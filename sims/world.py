@@ -11,7 +11,7 @@ from itertools import count
 from random import Random
 from typing import Any, TypeVar
 
-from peer.config import NodeConfig
+from peer.config import EVICT_SECONDS, NodeConfig
 from peer.errors import DiskError, StorageFailed
 from peer.files.operations import Operations
 from peer.node import Node, NodeEvent
@@ -70,6 +70,8 @@ class World:
         self.lan = Lan(self.loop, Random(f"network {seed}"), self.trace)
         self.airwaves = Airwaves(Random(f"discovery {seed}"))
         self.machines: dict[str, Machine] = {}
+        self.evict_seconds = EVICT_SECONDS
+        """How long nodes that start from now on wait for a dead member."""
         self.clients: list[str] = []
         """Hosts of the clients that were made."""
         self._numbers = count()
@@ -256,7 +258,8 @@ class World:
             faults=SimFaults(Random(f"faults {self.seed} {machine.host}"), self.trace, self.rare_paths),
             compute=SimCompute(),
         )
-        node = Node(NodeConfig(machine.name, f"{machine.name}:{PORT}", found=found), env, home, machine.events.append)
+        config = NodeConfig(machine.name, f"{machine.name}:{PORT}", found=found, evict_seconds=self.evict_seconds)
+        node = Node(config, env, home, machine.events.append)
         await node.start()
         node.failed.add_done_callback(lambda failed: self._failed(machine, failed), context=context_of(WORLD))
         return node

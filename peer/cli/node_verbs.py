@@ -18,7 +18,7 @@ from peer.cli.text import size_of, size_text
 from peer.cli.world import build_node_world, discovery_on
 from peer.client.home_files import KEY_FILE, key_for_node, key_origin, key_text, parsed, remove_node_file, write_key, write_node_file
 from peer.client.reach import checked_address
-from peer.config import NodeConfig
+from peer.config import EVICT_SECONDS, NodeConfig
 from peer.errors import ConnectFailed, DiskError, NoSuchPath, NotAllowed, ShoalError, StoreCorrupt, WrongUsage
 from peer.node import AddressesChanged, KeyRefused, MembersChanged, Node, NodeEvent, Notice, Ready
 from peer.real.interfaces import unknown_interfaces
@@ -29,6 +29,8 @@ from protocol import limits
 
 DEFAULT_HOST = "0.0.0.0"
 DEFAULT_PORT = 7400
+EVICT_SECONDS_MIN = 10.0
+"""Less, and every restart would move data."""
 CAPACITY_BYTES_MAX = 1 << 60
 """More than any machine has, and well within what a message can say."""
 
@@ -46,6 +48,7 @@ class UpOptions:
     zone: str
     capacity_bytes: int
     found: bool
+    evict_seconds: float
 
 
 @click.command(
@@ -65,6 +68,14 @@ class UpOptions:
 @click.option("--key-file", type=click.Path(path_type=Path), help="The cluster's key; it is kept in the home.")
 @click.option("--zone", default="", help="Where the machine stands; copies are spread over zones.")
 @click.option("--capacity", metavar="SIZE", help="What this node offers, like 500G (default: what its disk has).")
+@click.option(
+    "--evict-after",
+    type=click.FloatRange(min=EVICT_SECONDS_MIN),
+    default=EVICT_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="A member that is dead for so long is left out, and its copies are made elsewhere.",
+)
 @click.option("--found", is_flag=True, help="Found the cluster of a given key, if this node was never a member of one.")
 @pass_settings
 def up(
@@ -77,6 +88,7 @@ def up(
     key_file: Path | None,
     zone: str,
     capacity: str | None,
+    evict_after: float,
     found: bool,
 ) -> None:
     """Run a node in the foreground.
@@ -98,6 +110,7 @@ def up(
         zone=checked_name(zone, "--zone") if zone else "",
         capacity_bytes=capacity_bytes(capacity) if capacity is not None else 0,
         found=found,
+        evict_seconds=evict_after,
     )
     run(run_node(settings, options))
 
@@ -133,6 +146,7 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
         join=options.join,
         found=options.found or chosen.is_new,
         capacity_bytes=options.capacity_bytes,
+        evict_seconds=options.evict_seconds,
     )
     stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     stop_on_signals(stop)

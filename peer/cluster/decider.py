@@ -1,4 +1,4 @@
-"""What the next layout should be, and having it agreed on: who is admitted, when a move is completed and when it is taken back.
+"""What the next layout should be, and having it agreed on: who is admitted and who left out, when a move is completed or taken back.
 
 Every voter of the layout in force looks at the world for itself. What it wishes for it proposes when its turn has come (`protocol.paxos`),
 and whatever the voters decide is handed to `Layouts.adopt`, which persists before anything acts. So a cluster goes on without
@@ -30,6 +30,7 @@ from peer.errors import LinkLost, RequestFailed
 from peer.seams import Compute
 from protocol import limits
 from protocol.errors import RemoteProtocolError
+from protocol.eviction import evicted
 from protocol.identity import NodeId, short
 from protocol.layout import Layout, Member, abort, complete, propose, refreshed_weight, weight_of
 from protocol.messages import Hello, LayoutVote, Role
@@ -57,7 +58,14 @@ class Decider:
     """What one node makes of its vote: it proposes the next layout."""
 
     def __init__(
-        self, node_id: NodeId, layouts: Layouts, detector: Detector, peers: Peers, is_empty: Callable[[], bool], compute: Compute
+        self,
+        node_id: NodeId,
+        layouts: Layouts,
+        detector: Detector,
+        peers: Peers,
+        is_empty: Callable[[], bool],
+        compute: Compute,
+        evict_seconds: float,
     ) -> None:
         self._node_id = node_id
         self._layouts = layouts
@@ -65,6 +73,7 @@ class Decider:
         self._peers = peers
         self._is_empty = is_empty
         self._compute = compute
+        self._evict_seconds = evict_seconds
         self._version = 0
         """What is noted below is of this version."""
         self._seen_at = 0.0
@@ -139,7 +148,7 @@ class Decider:
         return None
 
     def _members(self, layout: Layout) -> tuple[Member, ...]:
-        """Return who should be a member: all who are, and newcomers that have been here for long enough."""
+        """Return who should be a member: all who are and are not gone for good, and newcomers that have been here for long enough."""
         quick = len(layout.members) < layout.record.replication or self._is_empty()
         pace = ADMIT_QUICK_SECONDS if quick else ADMIT_SECONDS
         members = dict(layout.members)
@@ -148,12 +157,15 @@ class Decider:
                 continue
             known = members.get(peer.node_id)
             if known is None:
-                is_due = len(members) < limits.MEMBERS_MAX and self._detector.alive_seconds(peer.node_id) >= pace
+                wait = max(pace, self._detector.must_stay_seconds(peer.node_id))
+                is_due = len(members) < limits.MEMBERS_MAX and self._detector.alive_seconds(peer.node_id) >= wait
             else:
                 is_due = peer.layout_version >= self._entries[peer.node_id][1]  # else the layout may know better than this hello
             if is_due:
                 members[peer.node_id] = _member_of(peer, known)
-        return tuple(members[node_id] for node_id in sorted(members))
+        away = {node_id: self._detector.away_seconds(node_id) for node_id in layout.members if not self._detector.is_alive(node_id)}
+        gone = evicted(away, len(members), layout.record.replication, self._evict_seconds)
+        return tuple(members[node_id] for node_id in sorted(members) if node_id not in gone)
 
     async def _record(self, layout: Layout, wish: Wish) -> Layout | None:
         match wish:
@@ -162,15 +174,21 @@ class Decider:
             case Ending.TAKEN_BACK:
                 return abort(layout)
         wanted = await self._compute.run(lambda: propose(layout, wish))  # seconds, when a hundred arrive at once
-        if wanted is None or self._lacks_majority(wanted):
+        if wanted is None or self._lacks_majority(wanted) or self._lacks_sources(wanted):
             self._fruitless = wish, self._alive(wish)
             return None
         return wanted
 
     def _lacks_majority(self, layout: Layout) -> bool:
         """Return whether some W has no live majority, as far as this node sees."""
-        rows = dict.fromkeys(layout.wanted_rows[partition] for partition in layout.joint_partitions)
-        return any(sum(map(self._detector.is_alive, owners)) < _majority(owners) for owners in rows)
+        return any(map(self._is_out_of_use, dict.fromkeys(layout.wanted_rows[partition] for partition in layout.joint_partitions)))
+
+    def _lacks_sources(self, layout: Layout) -> bool:
+        """Return whether some O has no live majority: nobody could sync from it, so the move would not end."""
+        return any(map(self._is_out_of_use, dict.fromkeys(layout.old_set(partition) for partition in layout.joint_partitions)))
+
+    def _is_out_of_use(self, owners: Row) -> bool:
+        return sum(map(self._detector.is_alive, owners)) < _majority(owners)
 
     def _alive(self, members: Sequence[Member]) -> list[NodeId]:
         return [member.node_id for member in members if self._detector.is_alive(member.node_id)]

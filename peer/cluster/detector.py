@@ -13,6 +13,7 @@ from typing import Final, cast
 from peer.cluster.lives import Lives
 from peer.links import Links
 from peer.seams import Entropy
+from protocol.flapping import Flaps
 from protocol.identity import NodeId, short
 from protocol.membership import Membership, MemberView, Send
 from protocol.messages import Answer, Hello, MemberState, Probe, ProbeAck, Request
@@ -34,6 +35,7 @@ class Detector:
         self._loop = asyncio.get_running_loop()
         self._began_at = self._loop.time()
         self._machine = Membership(node_id, boot, lambda bound: int(entropy.uniform("membership", 0.0, bound)), self._began_at)
+        self._flaps = Flaps()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._carry_out()
@@ -70,6 +72,10 @@ class Detector:
         """Return for how long a node has been there and nobody has doubted it; 0 when it is not."""
         view = self._machine.member(node_id)
         return self._loop.time() - view.since if view is not None and view.state in _ALIVE else 0.0
+
+    def must_stay_seconds(self, node_id: NodeId) -> float:
+        """Return for how long a node that came and went too often has to have been there before it is counted on; else 0."""
+        return self._flaps.must_stay_seconds(node_id)
 
     def away_seconds(self, node_id: NodeId) -> float:
         """Return for how long a node has been held dead, at most since this node started; 0 when it is there."""
@@ -135,6 +141,7 @@ class Detector:
             message = replace(sent.message, commits=self._lives.commits) if isinstance(sent.message, Probe) else sent.message
             self._links.ask(sent.to, message, partial(self._answered, sent, give_up_at))
         for change in effects.changes:
+            self._flaps.note(self._loop.time(), change.node_id, is_there=change.state < MemberState.DEAD)
             log.info("node %s is %s, in its life %d", short(change.node_id), change.state.name.lower(), change.boot)
         due = self._machine.next_deadline()
         if self._timer is None or self._due != due:

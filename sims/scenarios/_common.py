@@ -110,6 +110,15 @@ def chain_judged(world: World) -> Iterator[None]:
         looking.cancel()
 
 
+async def until(seconds: float, is_so: Callable[[], bool], what: str) -> None:
+    """Wait until something is so."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + seconds
+    while not is_so():
+        assert loop.time() < give_up_at, f"after {seconds:.0f} s {what}"
+        await asyncio.sleep(0.1)
+
+
 def durable_copies(world: World, content: bytes) -> int:
     """Return on how many machines each chunk of `content` would survive if all lost their power now: the fewest of all chunks."""
     return min(sum(_is_durable(world, name, chunk_id, chunk) for name in world.machines) for chunk_id, chunk in _chunks(content))

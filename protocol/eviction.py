@@ -1,0 +1,36 @@
+"""Who is left out of the layout because he is away, and when nobody is.
+
+Leaving a member out makes its copies anew elsewhere: that moves data, so it is slow and guarded. Where many are away at once it is more
+likely the network, or this node, that failed: then nobody is left out, and a person has to look. It needs a majority of the voters like
+every step of the layout, so a minority leaves nobody out, whatever it believes.
+
+Pure: no time but what is handed in. Used by `peer.cluster.decider`, which proposes, and by whoever shows what is to come.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from protocol.identity import NodeId
+
+TOGETHER: Final = 0.9
+"""Who has been away for so much of the time is left out along with who has been for all of it: one move, not one for each."""
+AWAY_SHARE: Final = 4
+"""Of so many members one may be away."""
+
+
+def evicted(away_seconds: Mapping[NodeId, float], members: int, replication: int, after_seconds: float) -> frozenset[NodeId]:
+    """Return whom to leave out of `members` members, of whom those in `away_seconds` are held dead, each for so long."""
+    longest = max(away_seconds.values(), default=0.0)
+    if not away_seconds or longest < after_seconds or hold_reason(len(away_seconds), members, replication):
+        return frozenset()
+    return frozenset(node_id for node_id, seconds in away_seconds.items() if seconds >= TOGETHER * after_seconds)
+
+
+def hold_reason(away: int, members: int, replication: int) -> str:
+    """Return why nobody is left out of `members` members while `away` of them are away; empty when nothing speaks against it."""
+    most = max(replication - 1, members // AWAY_SHARE)
+    if away > most:
+        return f"more than {most} members are away"
+    if members - away < replication:
+        return f"fewer than {replication} members would remain"
+    return ""

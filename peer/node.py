@@ -18,6 +18,7 @@ from peer.cluster.detector import Detector
 from peer.cluster.explorer import Explorer
 from peer.cluster.genesis import Genesis
 from peer.cluster.layouts import Layouts
+from peer.cluster.leaving import Leaver
 from peer.cluster.lives import Lives
 from peer.cluster.sync import Sync
 from peer.cluster.voter import Voter
@@ -51,6 +52,7 @@ from protocol.messages import (
     LayoutGet,
     LayoutIs,
     LayoutPrepare,
+    Leave,
     LinkKind,
     ListFetch,
     MembersGet,
@@ -127,7 +129,12 @@ class KeyRefused:
     """Every typed address refuses this node's key."""
 
 
-NodeEvent = Ready | MembersChanged | Notice | AddressesChanged | KeyRefused
+@dataclass(frozen=True, slots=True)
+class Left:
+    """This node has left its cluster and is to be stopped: it holds nothing any more that anybody needs."""
+
+
+NodeEvent = Ready | MembersChanged | Notice | AddressesChanged | KeyRefused | Left
 
 
 class Node:
@@ -184,6 +191,9 @@ class Node:
             self, self.rows, self.digest_service, lambda: self.layouts.current, self.links.peers, self.row_repair.report
         )
         self.chunk_service = ChunkService(self, self.chunks, self._env.faults, self.detector.state)
+        self.leaver = Leaver(
+            self.node_id, self.layouts, self.detector, self.system, self.rows, self.chunks, self.chunk_service, self.sweep
+        )
         self._listener: Listener = await self._env.network.listen(self.config.listen, self.links.accept)
         self.explorer = Explorer(
             self.links, self._env.discovery, self.system, self.entropy, self.config.join, self._is_member, lambda: self.addresses
@@ -206,6 +216,7 @@ class Node:
         self._spawn(self.row_repair.run())
         self._spawn(self.reconcile.run())
         self._spawn(self.lives.run())
+        self._spawn(self.leaver.run(lambda: self._on_event(Left())))
         self._spawn(self._watch_key())
 
     async def stop(self) -> None:
@@ -384,6 +395,8 @@ class Node:
                 return await self._layout_record(request.version)
             case StatusGet():
                 return await self._status()
+            case Leave():
+                return await self.leaver.ask()
         if peer.role is not Role.MEMBER:
             raise Refused(ErrorCode.UNSUPPORTED, "only members may ask this")
         match request:

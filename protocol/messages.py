@@ -356,6 +356,34 @@ class StatusGet(Request):
     deadline_milliseconds: DeadlineMilliseconds
 
 
+@dataclass(frozen=True, slots=True)
+class Leaving(Answer):
+    """How far the answering node is with leaving."""
+
+    TYPE: ClassVar[int] = 27
+    partitions: U32
+    """Partitions that it is a replica of, in either set, in its layout."""
+    chunks: U64
+    """Chunks that it still holds."""
+    chunk_bytes: U64
+    has_left: Flag
+    """It holds nothing that anybody needs, has noted durably that it has left, and is about to stop."""
+    waits_for: ReasonField
+    """What keeps it from going on; empty when nothing does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave(Request):
+    """Leave the cluster, for good. Durable when answered. Asked again, it tells how far that is, and does nothing more.
+
+    Refused with UNAVAILABLE, and a reason, while the others could not go on without the node.
+    """
+
+    TYPE: ClassVar[int] = 26
+    ANSWER: ClassVar[type[Answer]] = Leaving
+    deadline_milliseconds: DeadlineMilliseconds
+
+
 # -- agreement on the layout -------------------------------------------------
 
 
@@ -791,7 +819,7 @@ class MembersGet(Request):
 
 MESSAGES: tuple[type[Message], ...] = (
     Hello, Ping, Pong, Credit, Cancel, Close, Failure, Done,
-    PeersGet, Peers, LayoutGet, LayoutIs, LayoutAnnounce, SyncReport, StatusGet, Status,
+    PeersGet, Peers, LayoutGet, LayoutIs, LayoutAnnounce, SyncReport, StatusGet, Status, Leave, Leaving,
     RowPublish, Published, RowMerge, RowFetch, RowIs, ListFetch, ListPage, PartitionPull, PulledRows,
     ChunkPut, ChunkStored, ChunkGet, ChunkData, ChunksHave, ChunksHeld,
     LayoutPrepare, LayoutVote, LayoutAccept, Probe, ProbeAck, ProbeIndirect, MembersGet, Members,

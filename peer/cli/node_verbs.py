@@ -20,11 +20,12 @@ from peer.client.home_files import KEY_FILE, key_for_node, key_origin, key_text,
 from peer.client.reach import checked_address
 from peer.config import EVICT_SECONDS, NodeConfig
 from peer.errors import ConnectFailed, DiskError, NoSuchPath, NotAllowed, ShoalError, StoreCorrupt, WrongUsage
-from peer.node import AddressesChanged, KeyRefused, MembersChanged, Node, NodeEvent, Notice, Ready
+from peer.node import AddressesChanged, KeyRefused, Left, MembersChanged, Node, NodeEvent, Notice, Ready
 from peer.real.interfaces import unknown_interfaces
 from peer.real.keys import new_key
 from peer.real.loop import run
 from peer.real.memory import keep_heap_small
+from peer.store.system import Leave
 from protocol import limits
 
 DEFAULT_HOST = "0.0.0.0"
@@ -173,6 +174,8 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
 
     manager = ServiceManager(os.environ)
     write_node_file(home, name=options.name, node_id=node.node_id.hex(), addresses=node.addresses)
+    if identity.system.leave is Leave.DRAINING:
+        output.note("this node goes on leaving the cluster: `shoal leave` shows how far it is")
     for event in held:
         note_event(event)
     hear = note_event
@@ -205,7 +208,7 @@ def next_steps(settings: Settings, options: UpOptions, address: str) -> list[str
 
 
 def tell(output: Output, stop: asyncio.Future[None], event: NodeEvent) -> None:
-    """Say what has happened to the node; a refused key ends it."""
+    """Say what has happened to the node; a refused key ends it, and that it has left."""
     match event:
         case Ready(name, node_id, address, members):
             identifier = node_id.hex()
@@ -217,6 +220,10 @@ def tell(output: Output, stop: asyncio.Future[None], event: NodeEvent) -> None:
             output.note(f"this node is reached at {', '.join(addresses)} from now on")
         case Notice(text):
             output.warn(text)
+        case Left():
+            output.event({"event": "left"}, "left the cluster: this machine holds nothing any more")
+            if not stop.done():
+                stop.set_result(None)
         case KeyRefused():
             if not stop.done():
                 stop.set_exception(NotAllowed("every address given with --join refuses this key: use the key of that cluster"))

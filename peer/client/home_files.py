@@ -151,14 +151,24 @@ def remove_node_file(home: Path) -> None:
 
 def node_addresses(home: Path) -> tuple[str, ...]:
     """Return where the node of this home says it listens; empty when none runs. A node that was killed leaves its file behind."""
-    try:
-        document = json.loads((home / NODE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ()
-    addresses = document.get("addresses") if isinstance(document, dict) else None
+    addresses = _node_file(home).get("addresses")
     if not isinstance(addresses, list):
         return ()
     return tuple(address for address in addresses if isinstance(address, str))[:ADDRESSES_READ_MAX]
+
+
+def node_identifier(home: Path) -> str:
+    """Return who the node of this home says it is, in hexadecimal digits; empty when none runs."""
+    identifier = _node_file(home).get("id")
+    return identifier if isinstance(identifier, str) else ""
+
+
+def _node_file(home: Path) -> dict[str, object]:
+    try:
+        document = json.loads((home / NODE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def key_origin(home: Path) -> str:

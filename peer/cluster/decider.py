@@ -1,4 +1,4 @@
-"""What the next layout should be, and having it agreed on: who is admitted and who left out, when a move is completed or taken back.
+"""What the next layout should be, and having it agreed on: who is admitted, who is left out, when a move is completed or taken back.
 
 Every voter of the layout in force looks at the world for itself. What it wishes for it proposes when its turn has come (`protocol.paxos`),
 and whatever the voters decide is handed to `Layouts.adopt`, which persists before anything acts. So a cluster goes on without
@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
+from typing import Final
 
 from peer.cluster.detector import Detector
 from peer.cluster.layouts import Layouts, Peers
@@ -33,12 +34,14 @@ from protocol.errors import RemoteProtocolError
 from protocol.eviction import evicted
 from protocol.identity import NodeId, short
 from protocol.layout import Layout, Member, abort, complete, propose, refreshed_weight, weight_of
-from protocol.messages import Hello, LayoutVote, Role
+from protocol.messages import Hello, LayoutVote, MemberState, Role
 from protocol.paxos import ANSWER_SECONDS, Ask, Phase, Proposer, turn_seconds
 from protocol.placement import Row
 
 DECIDE_SECONDS = 0.5
 """How often a voter looks at the world."""
+
+_LEAVING: Final = (MemberState.DRAINING, MemberState.LEFT)
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +151,7 @@ class Decider:
         return None
 
     def _members(self, layout: Layout) -> tuple[Member, ...]:
-        """Return who should be a member: all who are and are not gone for good, and newcomers that have been here for long enough."""
+        """Return who should be a member: all who are and neither leave nor are gone for good, and newcomers that have stayed a while."""
         quick = len(layout.members) < layout.record.replication or self._is_empty()
         pace = ADMIT_QUICK_SECONDS if quick else ADMIT_SECONDS
         members = dict(layout.members)
@@ -163,9 +166,12 @@ class Decider:
                 is_due = peer.layout_version >= self._entries[peer.node_id][1]  # else the layout may know better than this hello
             if is_due:
                 members[peer.node_id] = _member_of(peer, known)
-        away = {node_id: self._detector.away_seconds(node_id) for node_id in layout.members if not self._detector.is_alive(node_id)}
-        gone = evicted(away, len(members), layout.record.replication, self._evict_seconds)
-        return tuple(members[node_id] for node_id in sorted(members) if node_id not in gone)
+        staying = [node_id for node_id in sorted(members) if self._detector.state(node_id) not in _LEAVING]
+        if not staying:
+            return layout.record.members
+        away = {node_id: self._detector.away_seconds(node_id) for node_id in staying if not self._detector.is_alive(node_id)}
+        gone = evicted(away, len(staying), layout.record.replication, self._evict_seconds)
+        return tuple(members[node_id] for node_id in staying if node_id not in gone)
 
     async def _record(self, layout: Layout, wish: Wish) -> Layout | None:
         match wish:

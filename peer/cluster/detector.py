@@ -91,6 +91,16 @@ class Detector:
         self._machine.link_up(self._loop.time(), peer.node_id, peer.boot)
         self._carry_out()
 
+    def drain(self) -> None:
+        """Say that this node is about to leave."""
+        self._machine.drain(self._loop.time())
+        self._carry_out()
+
+    def leave(self) -> None:
+        """Say that this node leaves. It takes some gossip until all have heard of it."""
+        self._machine.leave(self._loop.time())
+        self._carry_out()
+
     def peer_refuses(self, node_id: NodeId) -> None:
         """Note that nobody listens where a node was: if no link to it stands, its process has ended."""
         if self._links.peer(node_id) is None:

@@ -34,13 +34,28 @@ class ChunkService:
         self._chunks = chunks
         self._faults = faults
         self._state = state
+        self._storing = 0
+
+    @property
+    def is_storing(self) -> bool:
+        """Whether a chunk is about to be stored here."""
+        return self._storing > 0
 
     async def put(self, request: ChunkPut, payload: memoryview, deadline: float) -> ChunkStored:
         """Store a chunk here and, with `forward`, wherever else it belongs.
 
         Raises: Refused.
         """
+        self._storing += 1
+        try:
+            return await self._put(request, payload, deadline)
+        finally:
+            self._storing -= 1
+
+    async def _put(self, request: ChunkPut, payload: memoryview, deadline: float) -> ChunkStored:
         chunk_id = request.chunk_id
+        if self._access.node_id not in self._access.layout.members:
+            raise Refused(ErrorCode.NOT_REPLICA, "this node is no member: what it holds is not counted on")
         if not 0 < len(payload) <= limits.CHUNK_BYTES_MAX:
             raise Refused(ErrorCode.INVALID, f"a chunk has 1 to {limits.CHUNK_BYTES_MAX} bytes")
         if not await self._access.compute.run(lambda: chunk_matches(chunk_id, payload)):

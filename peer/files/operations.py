@@ -42,7 +42,7 @@ from protocol import limits
 from protocol.errors import ErrorCode, InvalidPath
 from protocol.hashing import Buffer
 from protocol.identity import OP_ID_BYTES, ChunkId, NodeId, OpId
-from protocol.manifest import NO_CONTENT, chunk_count, chunk_matches, chunk_partition, chunk_span
+from protocol.manifest import NO_CONTENT, Content, chunk_count, chunk_matches, chunk_partition, chunk_span
 from protocol.messages import ChunksHave, ChunksHeld, Published, RowPublish
 from protocol.paths import ROOT, ancestors, join, name_of, normalise, parent_of, row_partition
 from protocol.versions import Dot, Kind, Row, Version, context_of, find_operation, siblings, winner
@@ -177,15 +177,14 @@ class Operations:
 
     async def _copy(self, version: Version, source: str, attempt: Attempt) -> PutResult:
         await self._missing_folders(ancestors(attempt.path))
-        stored = await self._held(version, source)
+        stored = await self._held(version.content, version.size, source)
         return await self._commit_file(attempt, stored, version.mode, version.modified_milliseconds)
 
-    async def _held(self, version: Version, path: str) -> Stored:
-        """Return the content of a version with those who hold its chunks now.
+    async def _held(self, content: Content, size: int, path: str) -> Stored:
+        """Return content that is stored, with those who hold its chunks now.
 
         Raises: DataLost when a chunk has none, Unavailable when one has fewer copies than a put would need.
         """
-        content, size = version.content, version.size
         if not content.chunks:
             return Stored(content, size, frozenset(), None)
         layout = self._access.layout
@@ -547,6 +546,12 @@ class Operations:
         while True:
             for node in self._access.preferred(self._access.layout.replicas(partition)):
                 layout = self._access.layout
+                if not stored.holders <= layout.members.keys():  # somebody has left since: the others may hold it by now
+                    try:
+                        stored = await self._held(stored.content, stored.size, path)
+                    except (Unavailable, DataLost) as error:
+                        faults.append(str(error))
+                        break
                 message = RowPublish(
                     deadline_milliseconds=milliseconds(PUBLISH_SECONDS),
                     partition=partition,

@@ -60,7 +60,7 @@ class RowService:
         layout = await self._fenced(request.partition, request.stamp)
         for holder in request.holders:
             if holder not in layout.members:
-                raise Refused(ErrorCode.INVALID, "a holder of the chunks is no member any more: put it again")
+                raise Refused(ErrorCode.STALE, "a holder of the chunks is no member any more")
         dot = Dot(self._access.node_id, await self._system.next_counter())
 
         def edit(row: Row) -> Row:

@@ -3,7 +3,8 @@
 The identity is the seed (whose key the certificate proves), `sys.db` (what was promised under it) and `ns.db` (the rows that were
 voted with). They belong together: when one of them is lost or corrupt the node takes a new identity, keeps its chunks, which verify
 themselves, and sets its rows aside, because a replica that forgot must not vote under its old name. So it does where an identity was
-given up (`peer.cluster.lives`).
+given up (`peer.cluster.lives`), and where the node has left the cluster: what it was is done with, and if it joins again it joins as
+somebody else.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from peer.errors import DiskError, IdentityLost, StorageFailed, StoreCorrupt
 from peer.seams import KV, Entropy, Put, Storage
 from peer.store.formats import ValueCorrupt, unwrap, wrap
 from peer.store.rows import RowStore
-from peer.store.system import SystemStore
+from peer.store.system import Leave, SystemStore
 from protocol.hashing import plain_hash
 
 SEED_BYTES: Final = 32
@@ -47,7 +48,11 @@ async def open_home(storage: Storage, entropy: Entropy) -> Home:
             fault = databases
         else:
             try:
-                return await _opened(seed, *databases, fault="")
+                home = await _opened(seed, *databases, fault="")
+                if home.system.leave is not Leave.LEFT:
+                    return home
+                await home.rows.close()
+                await home.system.close()
             except (StoreCorrupt, IdentityLost) as error:
                 fault = f"{error.name}.db was damaged" if isinstance(error, StoreCorrupt) else "the disk was put back or copied"
                 for database in databases:

@@ -7,6 +7,7 @@ corrupt starts as another node (`peer.store.home`). Values are small; what is as
 import asyncio
 import struct
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Final
 
 from peer.errors import IdentityLost, StoreCorrupt
@@ -30,6 +31,7 @@ _COUNTER: Final = b"counter"
 _LATEST: Final = b"layout latest"
 _SYNCED: Final = b"synced"
 _ACCEPTOR: Final = b"acceptor"
+_LEAVING: Final = b"leaving"
 _LAYOUT: Final = b"layout/"
 _PEER: Final = b"peer/"
 _PEERS_END: Final = b"peer0"
@@ -39,6 +41,14 @@ _GIVEN_UP: Final = b"given up"
 _LIFE: Final = b"life/"
 _LIVES_END: Final = b"life0"
 _BATCH: Final = 256
+
+
+class Leave(IntEnum):
+    """Whether this identity leaves the cluster, for good."""
+
+    NO = 0
+    DRAINING = 1
+    LEFT = 2
 
 
 class SystemStore:
@@ -56,6 +66,7 @@ class SystemStore:
         self._latest = 0
         self.acceptor: AcceptorState | None = None
         """How this node has voted last: None if it never did."""
+        self.leave = Leave.NO
         self._synced = [0] * limits.PARTITIONS
         self._marked = self._synced
         """What the last commit under way says; it becomes `_synced` once it is durable."""
@@ -75,6 +86,7 @@ class SystemStore:
             self.boot = await self._integer(_BOOT) + 1
             self._reserved = self._next_counter = await self._integer(_COUNTER)
             self._latest = await self._integer(_LATEST)
+            self.leave = Leave(await self._integer(_LEAVING))
             synced = await self._read(_SYNCED)
             if synced is not None:
                 self._synced = self._marked = list(_STAMPS.unpack(synced))
@@ -87,7 +99,7 @@ class SystemStore:
             await self._read_lives()
             if self._latest and await self.latest_layout() is None:
                 raise StoreCorrupt("sys", f"the record of layout {self._latest} is missing")
-        except (ValueCorrupt, RemoteProtocolError, struct.error) as error:
+        except (ValueCorrupt, RemoteProtocolError, ValueError, struct.error) as error:
             raise StoreCorrupt("sys", str(error)) from None
         await self._write(_BOOT, self.boot.to_bytes(4, "big"))
 
@@ -146,6 +158,11 @@ class SystemStore:
         """Persist how this node has voted. One at a time: of two that overlap either may be the last."""
         await self._promise([Put(_ACCEPTOR, wrap(_ACCEPTOR, encode(state)))])
         self.acceptor = state
+
+    async def save_leave(self, leave: Leave) -> None:
+        """Note durably how far this node is with leaving the cluster."""
+        await self._write(_LEAVING, bytes([leave]))
+        self.leave = leave
 
     # -- what is synced ------------------------------------------------------
 

@@ -29,6 +29,7 @@ from protocol.messages import (
     LayoutAnnounce,
     LayoutGet,
     LayoutPrepare,
+    Leave,
     ListFetch,
     ListPage,
     MembersGet,
@@ -181,6 +182,7 @@ class NodeMachine(RuleBasedStateMachine):
         self._ask(PeersGet(DEADLINE_MILLISECONDS))
         self._ask(LayoutGet(DEADLINE_MILLISECONDS, version))
         self._ask(StatusGet(DEADLINE_MILLISECONDS))
+        self._ask(Leave(DEADLINE_MILLISECONDS))
         layout, some = self.model.layout, pack_partitions([0])
         self._ask(LayoutAnnounce(DEADLINE_MILLISECONDS, layout.cluster_id, layout.version, layout.digest))
         self._ask(SyncReport(DEADLINE_MILLISECONDS, layout.version, some))

@@ -35,6 +35,7 @@ from protocol.messages import (
     LayoutGet,
     LayoutIs,
     LayoutPrepare,
+    Leave,
     ListFetch,
     ListPage,
     MembersGet,
@@ -176,6 +177,8 @@ class NodeModel:
                 if not 0 < len(payload) <= limits.CHUNK_BYTES_MAX:
                     return frozenset({ErrorCode.INVALID})
                 return frozenset() if chunk_matches(request.chunk_id, payload) else frozenset({ErrorCode.WRONG_HASH})
+            case Leave():
+                return frozenset({ErrorCode.UNAVAILABLE})  # nobody is there to take over what it holds
             case ChunkGet():
                 return frozenset() if self.chunks.get(request.chunk_id) is not None else frozenset({ErrorCode.NOT_FOUND})
             case (
@@ -242,7 +245,7 @@ class NodeModel:
     def _publish_refusals(self, request: RowPublish) -> frozenset[ErrorCode]:
         refusals = set()
         if any(holder not in self.layout.members for holder in request.holders):
-            refusals.add(ErrorCode.INVALID)
+            refusals.add(ErrorCode.STALE)
         row = self.row(request.path)
         if find_operation(row, request.op_id) is None:
             standing = winner(row)

@@ -147,7 +147,7 @@ class TrustsAnyHolder(RightNode):
     """Does not look at the holders."""
 
     def _publish_refusals(self, request):
-        return super()._publish_refusals(request) - {ErrorCode.INVALID}
+        return super()._publish_refusals(request) - {ErrorCode.STALE}
 
 
 class DigestOfSomethingElse(RightNode):

@@ -8,8 +8,12 @@ from random import Random
 import pytest
 
 from peer.config import ADMIT_SECONDS, SWEEP_SECONDS
+from peer.errors import RequestFailed
+from peer.node import Left
+from protocol import limits
 from protocol.flapping import CALM_SECONDS
 from protocol.manifest import KIB
+from protocol.messages import Leave, Leaving
 from sims.formed import switch_on
 from sims.scenarios._common import NAMES, chain_judged, durable_copies, expect, start_all, until
 from sims.world import World
@@ -143,3 +147,135 @@ def test_a_newcomer_that_comes_and_goes_is_admitted_once_it_stays() -> None:
         await world.members(4)
 
     run(2, NAMES[:3], scenario)
+
+
+# -- leaving -----------------------------------------------------------------
+
+
+async def leave(world: World, name: str) -> Leaving:
+    """Ask the node of a machine to leave, as `shoal leave` does."""
+    session = await world.session(f"owner{len(world.clients)}#1", name)
+    world.clients.append(f"owner{len(world.clients)}#1")
+    reply = await session.request(world.node(name).node_id, Leave(5000), timeout_seconds=5.0)
+    assert isinstance(reply.message, Leaving)
+    await session.close()
+    return reply.message
+
+
+async def gone(world: World, name: str, seconds: float = 120.0) -> None:
+    """Wait until a node has left, and end its process as `shoal up` does: what is on its disk then is nothing."""
+    machine = world.machines[name]
+    await until(seconds, lambda: Left() in machine.events, f"{name} has not left")
+    await world.stop(name)
+    assert not [path for path in machine.storage.state.names if path.startswith("c/") and len(path) > 5]
+    assert not [key for key in machine.storage.databases["ns"].values if key.startswith(b"r")]
+    del world.machines[name]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_one_of_five_leaves_under_load_and_every_file_is_whole_all_the_time(seed: int) -> None:
+    choice = Random(seed)
+    leaver = choice.choice(NAMES)
+    others = [name for name in NAMES if name != leaver]
+    written: dict[str, bytes] = {}
+    is_over = asyncio.Event()
+
+    async def load(world: World, name: str) -> None:
+        client = await world.client(name)
+        number = 0
+        while not is_over.is_set():
+            number += 1
+            path = f"/{name}/{number % 7}"
+            content = choice.randbytes(choice.choice((100, 100_000, 300_000)))
+            assert (await client.put_bytes(path, content)).copies >= 3
+            written[path] = content
+            own = choice.choice([path for path in written if path.startswith(f"/{name}/")])
+            assert await client.get_bytes(own) == written[own]
+            await asyncio.sleep(choice.uniform(0.1, 1.0))
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(2.0)
+        loads = [asyncio.create_task(load(world, name)) for name in (leaver, others[0])]
+        await asyncio.sleep(3.0)
+        begun = await leave(world, leaver)
+        assert begun.chunks > 0
+        assert begun.partitions == limits.PARTITIONS
+        await gone(world, leaver)
+        await asyncio.sleep(2.0)
+        is_over.set()
+        await asyncio.gather(*loads)
+        await world.members(4)
+        client = await world.client(others[0])
+        for path, content in written.items():
+            assert (await client.stat(path)).copies in (None, 3)
+            assert await client.get_bytes(path) == content
+        assert {member.state for member in (await client.status()).members} == {"alive"}
+
+    run(seed, NAMES, scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_one_of_two_leaves_and_the_other_goes_on_alone_and_is_not_let_go(seed: int) -> None:
+    leaver, other = Random(seed).sample(NAMES[:2], 2)
+    content = Random(seed).randbytes(300 * KIB)
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(2.0)
+        client = await world.client(other)
+        await client.put_bytes("/f", content)
+        await leave(world, leaver)
+        await gone(world, leaver)
+        assert await client.get_bytes("/f") == content
+        await client.put_bytes("/g", content)
+        assert members_of(world, other) == {other}
+        with pytest.raises(RequestFailed, match="only member"):
+            await leave(world, other)
+
+    run(seed, NAMES[:2], scenario)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_leaver_that_dies_at_any_time_is_a_crash_and_it_goes_on_leaving_when_it_is_back(seed: int) -> None:
+    content = Random(seed).randbytes(900 * KIB)
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(2.0)
+        client = await world.client("b")
+        await client.put_bytes("/f", content)
+        await leave(world, "e")
+        await asyncio.sleep(world.random.uniform(0.0, 2.0) * seed)
+        world.crash("e", silent=seed == 1)
+        await asyncio.sleep(world.random.uniform(1.0, EVICT_SECONDS + 20.0))
+        assert await client.get_bytes("/f") == content
+        await world.restart("e")
+        await gone(world, "e")
+        await world.members(4)
+        assert durable_copies(world, content) >= 3
+        assert await client.get_bytes("/f") == content
+
+    run(seed, NAMES, scenario)
+
+
+def test_nobody_leaves_while_the_others_need_him_and_who_has_left_comes_back_as_somebody_else() -> None:
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(2.0)
+        client = await world.client("a")
+        await client.put_bytes("/f", b"x" * 100_000)
+        world.kill("c")
+        await asyncio.sleep(5.0)
+        with pytest.raises(RequestFailed, match="with c away the others need this node"):
+            await leave(world, "b")
+        await world.restart("c")
+        await asyncio.sleep(5.0)
+        before = world.node("b").node_id
+        machine = world.machines["b"]
+        await leave(world, "b")
+        await gone(world, "b")
+        world.machines["b"] = machine
+        await world.restart("b")
+        await until(ADMIT_SECONDS + 30.0, lambda: members_of(world, "a") == {"a", "b", "c"}, "b is not let in again")
+        await world.members(3)
+        assert world.node("b").node_id != before
+        assert await (await world.client("b")).get_bytes("/f") == b"x" * 100_000
+
+    run(1, NAMES[:3], scenario)

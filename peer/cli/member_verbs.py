@@ -1,0 +1,131 @@
+"""The verbs about who is a member: `leave` takes the machine of this home out of its cluster."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import click
+
+from peer.cli.output import Output
+from peer.cli.progress import Transfer
+from peer.cli.settings import Settings, Verb, pass_settings
+from peer.cli.text import count_text, size_text
+from peer.client.home_files import key_for_client, node_addresses, node_identifier
+from peer.client.reach import HOME_NODE_SECONDS, open_session
+from peer.errors import LinkLost, RequestFailed, ShoalError, Unavailable, WrongUsage
+from peer.real.loop import run
+from peer.session import Session
+from protocol.errors import ErrorCode
+from protocol.identity import NodeId
+from protocol.messages import Leave, Leaving
+
+ASK_SECONDS = 5.0
+LOOK_SECONDS = 0.5
+SAY_SECONDS = 10.0
+"""How often it is said how far it is, where no line shows it."""
+SILENT_SECONDS = 10.0
+"""A node that does not answer for so long has stopped."""
+
+
+@click.command(
+    cls=Verb,
+    short_help="Leave the cluster with this machine, for good.",
+    examples=(
+        "shoal leave                         # beside the running node of this home",
+        "shoal leave --json",
+    ),
+)
+@pass_settings
+def leave(settings: Settings) -> None:
+    """Take the node of this home out of its cluster: the others take over what it holds, then it stops.
+
+    It serves until then. Ctrl-C ends this command and not the leaving; the same command again shows how far it is.
+    """
+    if settings.node:
+        raise WrongUsage("--node: a machine leaves by itself: run `shoal leave` there, beside its node")
+    output = Output(settings)
+    try:
+        run(watch_leaving(settings, output))
+    except KeyboardInterrupt:
+        output.note("the node goes on leaving: `shoal leave` shows how far it is")
+        raise
+
+
+async def watch_leaving(settings: Settings, output: Output) -> None:
+    """Have the node leave, and return when it has.
+
+    Raises: Unavailable (no node runs, it is needed, or it ended before it had left), NotAllowed, ShoalError.
+    """
+    async with session_of_home(settings) as (session, node_id):
+        last = await ask(session, node_id)
+        loop = asyncio.get_running_loop()
+        said_at = answered_at = loop.time()
+        with output.transfer("leaving") as transfer, transfer.only_file(last.chunk_bytes) as progress:
+            say(output, transfer, last)
+            while not last.has_left:
+                await asyncio.sleep(LOOK_SECONDS)
+                try:
+                    now = await ask(session, node_id)
+                except (LinkLost, TimeoutError):
+                    if loop.time() >= answered_at + SILENT_SECONDS:
+                        raise Unavailable("the node stopped before it had left: start it again with `shoal up`, it goes on") from None
+                    continue
+                answered_at = loop.time()
+                progress(max(0, last.chunk_bytes - now.chunk_bytes))
+                if loop.time() >= said_at + SAY_SECONDS or now.waits_for != last.waits_for:
+                    said_at = loop.time()
+                    say(output, transfer, now)
+                last = now
+        output.done({"event": "left"}, "left the cluster: this machine holds nothing any more")
+
+
+def say(output: Output, transfer: Transfer, how_far: Leaving) -> None:
+    """Say how far it is."""
+    left = transfer.seconds_left
+    document = {
+        "event": "leaving",
+        "partitions": how_far.partitions,
+        "chunks": how_far.chunks,
+        "bytes": how_far.chunk_bytes,
+        "seconds_left": round(left) if left is not None else None,
+        "waits_for": how_far.waits_for or None,
+    }
+    if output.is_json:
+        output.event(document, "")
+        return
+    held = f"{count_text(how_far.partitions, 'partition')} and {count_text(how_far.chunks, 'chunk')} ({size_text(how_far.chunk_bytes)})"
+    eta = f", {timedelta(seconds=round(left))} left" if left is not None else ""
+    waits = f"; {how_far.waits_for}" if how_far.waits_for else ""
+    output.note(f"leaving: {held} still to be handed over{eta}{waits}")
+
+
+@asynccontextmanager
+async def session_of_home(settings: Settings) -> AsyncIterator[tuple[Session, NodeId]]:
+    """Yield a session with the node of this home, and who that is.
+
+    Raises: Unavailable, NotAllowed.
+    """
+    addresses, identifier = node_addresses(settings.home), node_identifier(settings.home)
+    if not addresses or not identifier:
+        raise Unavailable(f"no node of {settings.home} runs: start it with `shoal up`, for it leaves by handing over what it holds")
+    session = await open_session(key_for_client(settings.home), addresses, HOME_NODE_SECONDS)
+    try:
+        yield session, NodeId(bytes.fromhex(identifier))
+    finally:
+        await session.close()
+
+
+async def ask(session: Session, node_id: NodeId) -> Leaving:
+    """Have the node leave, and return how far it is.
+
+    Raises: Unavailable (it cannot leave now, and says why), ShoalError, LinkLost, TimeoutError.
+    """
+    try:
+        reply = await session.request(node_id, Leave(int(ASK_SECONDS * 1000)), timeout_seconds=ASK_SECONDS)
+    except RequestFailed as failed:
+        if failed.code in (ErrorCode.UNAVAILABLE, ErrorCode.NO_CLUSTER):
+            raise Unavailable(failed.reason) from None
+        raise ShoalError(f"the node does not leave: {failed.reason}") from None
+    assert isinstance(reply.message, Leaving)
+    return reply.message

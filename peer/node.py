@@ -46,6 +46,7 @@ from protocol.messages import (
     ChunksHave,
     DigestsGet,
     Done,
+    Forget,
     Hello,
     LayoutAccept,
     LayoutAnnounce,
@@ -397,6 +398,8 @@ class Node:
                 return await self._status()
             case Leave():
                 return await self.leaver.ask()
+            case Forget():
+                return await self.decider.forget(request, pass_on=peer.role is Role.CLIENT)
         if peer.role is not Role.MEMBER:
             raise Refused(ErrorCode.UNSUPPORTED, "only members may ask this")
         match request:
@@ -605,6 +608,10 @@ class Node:
             corrupt_chunks=self.chunks.corrupt,
             owed_chunks=self.sweep.owed_chunks,
             unsynced_partitions=len(self.sync.unsynced()),
-            peers=tuple(PeerStatus(node_id, self.detector.state(node_id)) for node_id in seen[:PEERS_SHOWN_MAX]),
+            evict_seconds=int(self.config.evict_seconds),
+            peers=tuple(
+                PeerStatus(node_id, self.detector.state(node_id), int(self.detector.away_seconds(node_id)))
+                for node_id in seen[:PEERS_SHOWN_MAX]
+            ),
             notices=tuple(self._notices),
         )

@@ -1,4 +1,4 @@
-"""Who is left out of the layout because he is away, and when nobody is.
+"""Who is left out of the layout because he is away, when nobody is, and whether the others could go on without somebody.
 
 Leaving a member out makes its copies anew elsewhere: that moves data, so it is slow and guarded. Where many are away at once it is more
 likely the network, or this node, that failed: then nobody is left out, and a person has to look. It needs a majority of the voters like
@@ -7,10 +7,12 @@ every step of the layout, so a minority leaves nobody out, whatever it believes.
 Pure: no time but what is handed in. Used by `peer.cluster.decider`, which proposes, and by whoever shows what is to come.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from protocol.identity import NodeId
+from protocol.layout import Layout, Member
+from protocol.messages import MemberState
 
 TOGETHER: Final = 0.9
 """Who has been away for so much of the time is left out along with who has been for all of it: one move, not one for each."""
@@ -34,3 +36,28 @@ def hold_reason(away: int, members: int, replication: int) -> str:
     if members - away < replication:
         return f"fewer than {replication} members would remain"
     return ""
+
+
+def obstacle(layout: Layout, leaver: NodeId, state: Callable[[NodeId], MemberState]) -> str:
+    """Return why the others cannot decide on a layout without member `leaver`, or not go on in it; empty when nothing is in the way."""
+
+    def away(members: Sequence[Member]) -> list[Member]:
+        return [member for member in members if state(member.node_id) >= MemberState.DEAD]
+
+    name = layout.members[leaver].name
+    others = [member for member in layout.record.members if member.node_id != leaver]
+    staying = [member for member in others if state(member.node_id) is not MemberState.DRAINING]
+    if not staying:
+        return f"{name} is the only member that stays: what it holds has nowhere to go"
+    voters = [layout.members[node_id] for node_id in layout.record.voters]
+    if 2 * len(away(voters)) >= len(voters):
+        return f"without {names_of(away(voters))} no majority decides on it: wait until they are back"
+    owners = min(2 * layout.record.replication - 1, len(staying))
+    if len(away(staying)) >= (owners + 1) // 2:
+        return f"with {names_of(away(staying))} away the others cannot go on without {name}: wait until they are back"
+    return ""
+
+
+def names_of(members: Sequence[Member]) -> str:
+    """Return the names of some members, for people."""
+    return ", ".join(member.name for member in members)

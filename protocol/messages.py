@@ -318,6 +318,8 @@ class PeerStatus:
     node_id: NodeIdField
     state: MemberState
     """DEAD as well for a member that it has never heard of."""
+    away_seconds: U32
+    """For how long the answering node has held it dead, at most since it started; 0 when it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +343,8 @@ class Status(Answer):
     """Chunks of which the node last found fewer than R copies, each counted by the lowest id among the holders that answered."""
     unsynced_partitions: U32
     """Partitions that this node is a replica of and has not synced yet."""
+    evict_seconds: U32
+    """For so long a member has to be held dead until this node wants it left out."""
     peers: Annotated[tuple[PeerStatus, ...], Items(2 * limits.MEMBERS_MAX)]
     """All members of its layout but itself, then the others that it knows and that are there, each in order of id."""
     notices: Annotated[tuple[ReasonField, ...], Items(16)]
@@ -382,6 +386,21 @@ class Leave(Request):
     TYPE: ClassVar[int] = 26
     ANSWER: ClassVar[type[Answer]] = Leaving
     deadline_milliseconds: DeadlineMilliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Forget(Request):
+    """Leave a member that is dead out of the layout as soon as that is decided, however short it has been dead.
+
+    Passed on to a voter by a node that has no vote. The wish is kept in the voter's memory: who wants to be sure repeats it until a layout
+    does not name the member any more. Refused with INVALID while the member is there, with UNAVAILABLE while it cannot be decided or the
+    others could not go on.
+    """
+
+    TYPE: ClassVar[int] = 28
+    ANSWER: ClassVar[type[Answer]] = Done
+    deadline_milliseconds: DeadlineMilliseconds
+    node_id: NodeIdField
 
 
 # -- agreement on the layout -------------------------------------------------
@@ -819,7 +838,7 @@ class MembersGet(Request):
 
 MESSAGES: tuple[type[Message], ...] = (
     Hello, Ping, Pong, Credit, Cancel, Close, Failure, Done,
-    PeersGet, Peers, LayoutGet, LayoutIs, LayoutAnnounce, SyncReport, StatusGet, Status, Leave, Leaving,
+    PeersGet, Peers, LayoutGet, LayoutIs, LayoutAnnounce, SyncReport, StatusGet, Status, Leave, Leaving, Forget,
     RowPublish, Published, RowMerge, RowFetch, RowIs, ListFetch, ListPage, PartitionPull, PulledRows,
     ChunkPut, ChunkStored, ChunkGet, ChunkData, ChunksHave, ChunksHeld,
     LayoutPrepare, LayoutVote, LayoutAccept, Probe, ProbeAck, ProbeIndirect, MembersGet, Members,

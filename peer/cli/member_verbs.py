@@ -1,4 +1,4 @@
-"""The verbs about who is a member: `leave` takes the machine of this home out of its cluster."""
+"""The verbs about who is a member: `leave` takes the machine of this home out of its cluster, `forget` one that is dead."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,10 +10,12 @@ import click
 from peer.cli.output import Output
 from peer.cli.progress import Transfer
 from peer.cli.settings import Settings, Verb, pass_settings
-from peer.cli.text import count_text, size_text
+from peer.cli.text import count_text, printable, size_text
+from peer.cli.world import client_of
 from peer.client.home_files import key_for_client, node_addresses, node_identifier
 from peer.client.reach import HOME_NODE_SECONDS, open_session
-from peer.errors import LinkLost, RequestFailed, ShoalError, Unavailable, WrongUsage
+from peer.errors import LinkLost, NoSuchPath, RequestFailed, ShoalError, Unavailable, WrongUsage
+from peer.files.cluster_status import ClusterStatus, MemberStatus
 from peer.real.loop import run
 from peer.session import Session
 from protocol.errors import ErrorCode
@@ -22,6 +24,8 @@ from protocol.messages import Leave, Leaving
 
 ASK_SECONDS = 5.0
 LOOK_SECONDS = 0.5
+FORGET_SECONDS = 60.0
+ID_DIGITS_MIN = 4
 SAY_SECONDS = 10.0
 """How often it is said how far it is, where no line shows it."""
 SILENT_SECONDS = 10.0
@@ -50,6 +54,60 @@ def leave(settings: Settings) -> None:
     except KeyboardInterrupt:
         output.note("the node goes on leaving: `shoal leave` shows how far it is")
         raise
+
+
+@click.command(
+    cls=Verb,
+    short_help="Leave a member that is dead out, without waiting.",
+    examples=(
+        "shoal forget ben                    # by its name",
+        "shoal forget 5f1c09ab               # or by its id, as `shoal status` has it",
+    ),
+)
+@click.argument("member")
+@pass_settings
+def forget(settings: Settings, member: str) -> None:
+    """Leave MEMBER out, which is dead and does not come back: what it held is copied to the others at once.
+
+    Without it that happens when it has been dead for ten minutes. If it does come back, it is let in as a newcomer.
+    """
+    run(forget_and_watch(settings, Output(settings), member))
+
+
+async def forget_and_watch(settings: Settings, output: Output, who: str) -> None:
+    """Have a member left out, and return when that is decided.
+
+    Raises: NoSuchPath (there is no such member), WrongUsage (it is there, or several are meant), Unavailable.
+    """
+    async with client_of(settings) as client:
+        found = await client.status()
+        chosen = member_of(found, who)
+        give_up_at = asyncio.get_running_loop().time() + FORGET_SECONDS
+        while any(each.node_id == chosen.node_id and each.is_member for each in found.members) and chosen.name not in found.departing:
+            if asyncio.get_running_loop().time() >= give_up_at:
+                raise Unavailable(f"{chosen.name} is a member still: the others have not decided on it, see `shoal status`")
+            await client.forget(chosen.node_id)
+            await asyncio.sleep(LOOK_SECONDS)
+            found = await client.status()
+        name = printable(chosen.name)
+        document: dict[str, object] = {"event": "forgotten", "name": chosen.name, "id": chosen.node_id.hex()}
+        output.done(document, f"{name} is left out: what it held is copied to the others")
+
+
+def member_of(found: ClusterStatus, who: str) -> MemberStatus:
+    """Return the member of this name, or whose id begins so.
+
+    Raises: NoSuchPath, WrongUsage.
+    """
+    members = [member for member in found.members if member.is_member]
+    chosen = [member for member in members if member.name == who] or [
+        member for member in members if len(who) >= ID_DIGITS_MIN and member.node_id.hex().startswith(who.lower())
+    ]
+    if not chosen:
+        raise NoSuchPath(f"{who}: there is no such member: `shoal status` lists them")
+    if len(chosen) > 1:
+        raise WrongUsage(f"{who}: {len(chosen)} members are called that: say the id of the one that is meant")
+    return chosen[0]
 
 
 async def watch_leaving(settings: Settings, output: Output) -> None:

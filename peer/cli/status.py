@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import click
 from rich.console import Group, RenderableType
@@ -110,14 +110,16 @@ def status_document(found: ClusterStatus) -> dict[str, object]:
     return {
         "cluster": found.cluster_id.hex(),
         "layout": found.layout_version,
-        "members": [member_document(member) for member in found.members],
+        "members": [member_document(member, found) for member in found.members],
+        "changing": {"entering": list(found.entering), "leaving": list(found.departing), "partitions": found.moving_partitions},
         "health": health_document(found),
     }
 
 
-def member_document(member: MemberStatus) -> dict[str, object]:
+def member_document(member: MemberStatus, found: ClusterStatus) -> dict[str, object]:
     """Return the JSON shape of a member."""
     own = member.status
+    is_dead = member.state == "dead"
     return {
         "name": member.name,
         "id": member.node_id.hex(),
@@ -129,6 +131,8 @@ def member_document(member: MemberStatus) -> dict[str, object]:
         "bytes": own.chunk_bytes if own is not None else None,
         "free": own.free_bytes if own is not None else None,
         "uptime_seconds": own.uptime_seconds if own is not None else None,
+        "away_seconds": member.away_seconds if is_dead else None,
+        "evicted_in_seconds": seconds_until_eviction(member, found) if is_dead and not found.eviction_hold else None,
     }
 
 
@@ -149,12 +153,17 @@ def health_document(found: ClusterStatus) -> dict[str, object]:
 
 def count_alive(found: ClusterStatus) -> int:
     """Return how many members are there without a doubt."""
-    return sum(member.state == "alive" for member in found.members)
+    return sum(member.is_member and member.state in ("alive", "leaving") for member in found.members)
 
 
 def count_members(found: ClusterStatus) -> int:
     """Return how many members the cluster has; who is joining is none yet."""
-    return sum(member.state != "joining" for member in found.members)
+    return sum(member.is_member for member in found.members)
+
+
+def seconds_until_eviction(member: MemberStatus, found: ClusterStatus) -> int:
+    """Return how long a dead member stays a member."""
+    return max(0, round(found.evict_seconds) - member.away_seconds)
 
 
 def health_lines(found: ClusterStatus) -> list[str]:
@@ -168,12 +177,13 @@ def health_lines(found: ClusterStatus) -> list[str]:
     elif away:
         copies = count_text(min(found.copies_wanted, alive), "copy", "copies")
         lines.append(f"{count_text(away, 'member')} away: new files are kept in {copies}; the rest is made up for when they return")
+    lines.extend(dead_line(member, found) for member in found.members if member.state == "dead")
     owed = sum(answer.owed_chunks for answer in answers)
     if owed:
         how = "until the members that are away return" if away else "they are being repaired"
         lines.append(f"{count_text(owed, 'chunk')} with fewer than {found.copies_wanted} copies: {how}")
     if found.moving_partitions:
-        lines.append(f"moving to new owners: {count_text(found.moving_partitions, 'partition')}")
+        lines.append(moving_line(found, sum(answer.unsynced_partitions for answer in answers)))
     corrupt = sum(answer.corrupt_chunks for answer in answers)
     if corrupt:
         lines.append(f"damaged on disk and set aside since the start: {count_text(corrupt, 'copy', 'copies')}")
@@ -181,3 +191,19 @@ def health_lines(found: ClusterStatus) -> list[str]:
     if not lines:
         lines.append(f"healthy: new files are kept in {count_text(found.copies_wanted, 'copy', 'copies')}")
     return lines
+
+
+def dead_line(member: MemberStatus, found: ClusterStatus) -> str:
+    """Return what becomes of a dead member."""
+    if found.eviction_hold:
+        return f"{member.name} is dead and stays a member: {found.eviction_hold}"
+    then = timedelta(seconds=seconds_until_eviction(member, found))
+    return f"{member.name} is dead: in {then} it is left out, and what it held is copied to the others"
+
+
+def moving_line(found: ClusterStatus, unsynced: int) -> str:
+    """Return what moves, and for whom; `unsynced` is what new owners still lack, counted for each of them."""
+    who = [*(f"{name} comes in" for name in found.entering), *(f"{name} goes out" for name in found.departing)]
+    because = f" ({', '.join(who)})" if who else ""
+    left = f", {unsynced} to be synced" if unsynced else ""
+    return f"moving to new owners: {count_text(found.moving_partitions, 'partition')}{because}{left}"

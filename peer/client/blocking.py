@@ -28,6 +28,7 @@ from peer.files.cluster_status import ClusterStatus
 from peer.files.entries import ChunkPlace, Entry, PutResult, Stat
 from peer.real.loop import new_runner
 from protocol.hashing import Buffer
+from protocol.identity import NodeId
 
 T = TypeVar("T")
 
@@ -133,6 +134,10 @@ class BlockingClient:
     def status(self) -> ClusterStatus:
         """Ask every member how it is."""
         return self._loop.run(self._client.status())
+
+    def forget(self, node_id: NodeId) -> None:
+        """Have a member that is dead left out at once."""
+        self._loop.run(self._client.forget(node_id))
 
     def _each(self, items: AsyncIterator[T]) -> Iterator[T]:
         async def some() -> list[T]:

@@ -27,14 +27,14 @@ from peer.config import (
     COMPLETE_ANYHOW_SECONDS,
     COMPLETE_WITHOUT_SECONDS,
 )
-from peer.errors import LinkLost, RequestFailed
+from peer.errors import LinkLost, Refused, RequestFailed
 from peer.seams import Compute
 from protocol import limits
-from protocol.errors import RemoteProtocolError
-from protocol.eviction import evicted
+from protocol.errors import ErrorCode, RemoteProtocolError
+from protocol.eviction import evicted, obstacle
 from protocol.identity import NodeId, short
 from protocol.layout import Layout, Member, abort, complete, propose, refreshed_weight, weight_of
-from protocol.messages import Hello, LayoutVote, MemberState, Role
+from protocol.messages import Done, Forget, Hello, LayoutVote, MemberState, Role
 from protocol.paxos import ANSWER_SECONDS, Ask, Phase, Proposer, turn_seconds
 from protocol.placement import Row
 
@@ -81,6 +81,8 @@ class Decider:
         """What is noted below is of this version."""
         self._seen_at = 0.0
         self._reports: dict[NodeId, frozenset[int]] = {}
+        self._forgotten: set[NodeId] = set()
+        """Members that are dead and that a person has given up."""
         self._wished_since: float | None = None
         self._lacking_since: float | None = None
         """Since when some W has had no live majority."""
@@ -96,6 +98,40 @@ class Decider:
             return
         self._note(layout)
         self._reports[reporter] = self._reports.get(reporter, frozenset()) | frozenset(partitions)
+
+    async def forget(self, request: Forget, *, pass_on: bool) -> Done:
+        """Leave a member that is dead out as soon as that is decided. Who has no vote asks one that has, with `pass_on`.
+
+        Raises: Refused (INVALID: it is there; UNAVAILABLE: it cannot be decided, or the others could not go on; NO_CLUSTER).
+        """
+        layout = self._layouts.current
+        if layout is None:
+            raise Refused(ErrorCode.NO_CLUSTER, "this node belongs to no cluster yet")
+        if request.node_id not in layout.members:
+            return Done()
+        if self._node_id not in layout.record.voters:
+            if not pass_on:
+                raise Refused(ErrorCode.UNAVAILABLE, "this node has no vote")
+            return await self._pass_on(layout, request)
+        if self._detector.is_alive(request.node_id):
+            name = layout.members[request.node_id].name
+            raise Refused(ErrorCode.INVALID, f"{name} is there: `shoal leave` beside its node takes it out")
+        fault = obstacle(layout, request.node_id, self._detector.state)
+        if fault:
+            raise Refused(ErrorCode.UNAVAILABLE, fault)
+        self._forgotten.add(request.node_id)
+        return Done()
+
+    async def _pass_on(self, layout: Layout, request: Forget) -> Done:
+        for voter in layout.record.voters:
+            try:
+                await self._peers.request(voter, request, timeout_seconds=ANSWER_SECONDS)
+            except RequestFailed as failed:
+                raise Refused(failed.code, failed.reason) from None
+            except (LinkLost, TimeoutError):
+                continue
+            return Done()
+        raise Refused(ErrorCode.UNAVAILABLE, "nobody who votes can be reached")
 
     async def run(self) -> None:
         """Decide, until cancelled."""
@@ -170,7 +206,8 @@ class Decider:
         if not staying:
             return layout.record.members
         away = {node_id: self._detector.away_seconds(node_id) for node_id in staying if not self._detector.is_alive(node_id)}
-        gone = evicted(away, len(staying), layout.record.replication, self._evict_seconds)
+        self._forgotten.intersection_update(away)
+        gone = self._forgotten | evicted(away, len(staying), layout.record.replication, self._evict_seconds)
         return tuple(members[node_id] for node_id in staying if node_id not in gone)
 
     async def _record(self, layout: Layout, wish: Wish) -> Layout | None:

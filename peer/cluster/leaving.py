@@ -9,7 +9,7 @@ Owns when this node may leave, how far it is, and when it has left. Moves nothin
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from peer.care.sweep import Sweep
 from peer.cluster.detector import Detector
@@ -20,9 +20,10 @@ from peer.store.chunks import ChunkStore
 from peer.store.rows import RowStore
 from peer.store.system import Leave, SystemStore
 from protocol.errors import ErrorCode
+from protocol.eviction import names_of, obstacle
 from protocol.identity import NodeId
-from protocol.layout import Layout, Member
-from protocol.messages import Leaving, MemberState
+from protocol.layout import Layout
+from protocol.messages import Leaving
 
 LOOK_SECONDS = 0.5
 SWEEP_AGAIN_SECONDS = 5.0
@@ -101,26 +102,8 @@ class Leaver:
         return not (self._chunk_service.is_storing or self._chunks.count or self._rows.count)
 
     def _obstacle(self, layout: Layout) -> str:
-        """Return why the others cannot go on without this node, or why nobody can take what it holds; empty when nothing is in the way."""
-        staying = [
-            member
-            for member in layout.record.members
-            if member.node_id != self._node_id and self._detector.state(member.node_id) is not MemberState.DRAINING
-        ]
-        if not staying:
-            return "this is the only member that stays: what it holds has nowhere to go"
-        away = [member for member in staying if not self._detector.is_alive(member.node_id)]
-        voters = [layout.members[node_id] for node_id in layout.record.voters]
-        away_voters = [voter for voter in voters if not self._detector.is_alive(voter.node_id)]
-        if len(away_voters) * 2 >= len(voters):
-            return f"without {_names(away_voters)} no majority decides on it: wait until they are back"
-        if self._node_id not in layout.members:
-            return f"what this node holds has to be confirmed by {_names(away)} as well: away" if away and self._chunks.count else ""
-        owners = min(2 * layout.record.replication - 1, len(staying))
-        if len(away) > owners - (owners // 2 + 1):
-            return f"with {_names(away)} away the others need this node: wait until they are back, or `shoal forget` who does not come back"
-        return ""
-
-
-def _names(members: Sequence[Member]) -> str:
-    return ", ".join(member.name for member in members)
+        """Return what keeps this node from leaving, or from being done with it; empty when nothing does."""
+        if self._node_id in layout.members:
+            return obstacle(layout, self._node_id, self._detector.state)
+        away = [member for member in layout.record.members if not self._detector.is_alive(member.node_id)]
+        return f"what this node holds has to be confirmed by {names_of(away)} as well: away" if away and self._chunks.count else ""

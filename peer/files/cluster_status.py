@@ -1,13 +1,16 @@
 """The cluster as seen by one who asks every member now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from peer.config import EVICT_SECONDS
 from peer.files.access import TRY_SECONDS, Access, milliseconds
 from peer.files.quorum import collect
+from protocol.eviction import hold_reason
 from protocol.identity import NodeId
-from protocol.messages import MemberState, PeerInfo, Peers, PeersGet, Status, StatusGet
+from protocol.layout import Layout
+from protocol.messages import MemberState, PeerInfo, Peers, PeersGet, PeerStatus, Status, StatusGet
 
 _STATES: Final = {
     MemberState.ALIVE: "alive",
@@ -21,7 +24,7 @@ _STATES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """One member, as seen now."""
+    """One member, as seen now, or a node that is none yet or no more."""
 
     name: str
     node_id: NodeId
@@ -30,8 +33,16 @@ class MemberStatus:
     """`alive`, `suspect`, `dead`, `leaving` or `left`, as the member says that thinks best of it; `joining` while it is no member yet."""
     zone: str
     weight: int
+    """0 for one that is no member."""
     status: Status | None
     """What it says of itself, if it answered."""
+    away_seconds: int = 0
+    """For how long it has been held dead, as the member says that has known it for longest."""
+
+    @property
+    def is_member(self) -> bool:
+        """Whether the layout names it."""
+        return self.weight > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,14 @@ class ClusterStatus:
     members: tuple[MemberStatus, ...]
     copies_wanted: int
     copies_needed: int
+    entering: tuple[str, ...] = ()
+    """Names of the members that the move under way makes owners."""
+    departing: tuple[str, ...] = ()
+    """Names of the members that own nothing any more once it has ended."""
+    evict_seconds: float = EVICT_SECONDS
+    """A member that has been dead for so long is left out."""
+    eviction_hold: str = ""
+    """Why nobody is left out, however long; empty when nothing speaks against it."""
 
 
 async def cluster_status(access: Access) -> ClusterStatus:
@@ -58,20 +77,33 @@ async def cluster_status(access: Access) -> ClusterStatus:
         await access.catch_up(newest)
         layout = access.layout
         answers |= await _ask(access, [node for node in layout.members if node not in answers])
-    seen: dict[NodeId, MemberState] = dict.fromkeys(answers, MemberState.ALIVE)
-    for peer in (peer for status in answers.values() for peer in status.peers):
-        seen[peer.node_id] = min(peer.state, seen.get(peer.node_id, peer.state))
-    newcomers = [node for node, state in seen.items() if node not in layout.members and state < MemberState.DEAD]
+    views: dict[NodeId, list[PeerStatus]] = {node: [PeerStatus(node, MemberState.ALIVE, 0)] for node in answers}
+    for view in (view for status in answers.values() for view in status.peers):
+        views.setdefault(view.node_id, []).append(view)
+    states = {node: _best_state(view.state for view in views.get(node, ())) for node in (*layout.members, *views)}
+    others = [node for node, state in states.items() if node not in layout.members and state < MemberState.DEAD]
     members = [
-        MemberStatus(info.name, info.node_id, next(iter(info.addresses), ""), "joining", "", 0, None)
-        for info in await _ask_who(access, list(answers), newcomers)
+        MemberStatus(
+            info.name,
+            info.node_id,
+            next(iter(info.addresses), ""),
+            "leaving" if states[info.node_id] is MemberState.DRAINING else "joining",
+            "",
+            0,
+            answers.get(info.node_id),
+        )
+        for info in await _ask_who(access, list(answers), others)
     ]
     for node_id, member in layout.members.items():
-        status = answers.get(node_id)
         address = next(iter([*access.addresses_of(node_id), *member.addresses]), "")
-        state = _STATES[seen.get(node_id, MemberState.DEAD)]
-        members.append(MemberStatus(member.name, node_id, address, state, member.zone, member.weight, status))
+        state = states[node_id]
+        away = max((view.away_seconds for view in views.get(node_id, ())), default=0) if state >= MemberState.DEAD else 0
+        members.append(
+            MemberStatus(member.name, node_id, address, _STATES[state], member.zone, member.weight, answers.get(node_id), away)
+        )
     members.sort(key=lambda member: (member.name, member.node_id))
+    entering, departing = _changing(layout)
+    dead = sum(states[node_id] >= MemberState.DEAD for node_id in layout.members)
     return ClusterStatus(
         layout.cluster_id,
         layout.version,
@@ -79,6 +111,28 @@ async def cluster_status(access: Access) -> ClusterStatus:
         tuple(members),
         layout.copies_wanted,
         layout.copies_needed,
+        entering,
+        departing,
+        min((status.evict_seconds for status in answers.values()), default=EVICT_SECONDS),
+        hold_reason(dead, len(layout.members), layout.record.replication),
+    )
+
+
+def _best_state(states: Iterable[MemberState]) -> MemberState:
+    """Return what the one says that thinks best of a node; who has heard that it leaves knows more than who has not."""
+    seen = set(states)
+    best = min(seen, default=MemberState.DEAD)
+    return MemberState.DRAINING if best is MemberState.ALIVE and MemberState.DRAINING in seen else best
+
+
+def _changing(layout: Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the members that a joint layout lets in, and of those that it leaves out."""
+    old = {owner for row in layout.old_rows for owner in row}
+    new = {owner for row in layout.wanted_rows for owner in row}
+    members = layout.record.members
+    return (
+        tuple(member.name for member in members if member.node_id not in old),
+        tuple(member.name for member in members if member.node_id not in new),
     )
 
 

@@ -43,7 +43,7 @@ from protocol.errors import ErrorCode, InvalidPath
 from protocol.hashing import Buffer
 from protocol.identity import OP_ID_BYTES, ChunkId, NodeId, OpId
 from protocol.manifest import NO_CONTENT, Content, chunk_count, chunk_matches, chunk_partition, chunk_span
-from protocol.messages import ChunksHave, ChunksHeld, Published, RowPublish
+from protocol.messages import ChunksHave, ChunksHeld, Forget, Published, RowPublish
 from protocol.paths import ROOT, ancestors, join, name_of, normalise, parent_of, row_partition
 from protocol.versions import Dot, Kind, Row, Version, context_of, find_operation, siblings, winner
 
@@ -365,6 +365,28 @@ class Operations:
         Raises: Unavailable when this side's layout is old and nobody has the new one.
         """
         return await cluster_status(self._access)
+
+    async def forget(self, node_id: NodeId) -> None:
+        """Have a member that is dead left out at once; one that is no member is forgotten already.
+
+        The wish is not durable: repeat it until `status` names the member no more.
+
+        Raises: WrongUsage (it is there), Unavailable (nothing can be decided now, or the others could not go on without it).
+        """
+        message = Forget(milliseconds(TRY_SECONDS), node_id)
+        faults: list[str] = []
+        for node in self._access.preferred([node for node in self._access.layout.members if node != node_id]):
+            try:
+                await self._access.request(node, message, timeout_seconds=TRY_SECONDS)
+            except RequestFailed as failed:
+                if failed.code is ErrorCode.INVALID:
+                    raise WrongUsage(failed.reason) from None
+                faults.append(failed.reason)
+            except (LinkLost, TimeoutError) as error:
+                faults.append(str(error) or "no answer in time")
+            else:
+                return
+        raise Unavailable(faults[0] if faults else "there is no other member that could decide it")
 
     # -- inside --------------------------------------------------------------
 

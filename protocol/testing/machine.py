@@ -25,6 +25,7 @@ from protocol.messages import (
     ChunkPut,
     ChunksHave,
     DigestsGet,
+    Forget,
     LayoutAccept,
     LayoutAnnounce,
     LayoutGet,
@@ -183,6 +184,7 @@ class NodeMachine(RuleBasedStateMachine):
         self._ask(LayoutGet(DEADLINE_MILLISECONDS, version))
         self._ask(StatusGet(DEADLINE_MILLISECONDS))
         self._ask(Leave(DEADLINE_MILLISECONDS))
+        self._ask(Forget(DEADLINE_MILLISECONDS, self.model.node_id))
         layout, some = self.model.layout, pack_partitions([0])
         self._ask(LayoutAnnounce(DEADLINE_MILLISECONDS, layout.cluster_id, layout.version, layout.digest))
         self._ask(SyncReport(DEADLINE_MILLISECONDS, layout.version, some))

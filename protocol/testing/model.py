@@ -30,6 +30,7 @@ from protocol.messages import (
     DigestsGet,
     Done,
     Failure,
+    Forget,
     LayoutAccept,
     LayoutAnnounce,
     LayoutGet,
@@ -137,6 +138,8 @@ class NodeModel:
                 return LayoutIs(self.records.get(request.version or self.layout.version, b"")), b""
             case StatusGet():
                 return self._status(), b""
+            case Forget():
+                return Done(), b""
             case RowPublish():
                 return self._publish(request), b""
             case RowMerge():
@@ -177,6 +180,9 @@ class NodeModel:
                 if not 0 < len(payload) <= limits.CHUNK_BYTES_MAX:
                     return frozenset({ErrorCode.INVALID})
                 return frozenset() if chunk_matches(request.chunk_id, payload) else frozenset({ErrorCode.WRONG_HASH})
+            case Forget():
+                known = request.node_id in self.layout.members
+                return frozenset({ErrorCode.INVALID, ErrorCode.UNAVAILABLE}) if known else frozenset()
             case Leave():
                 return frozenset({ErrorCode.UNAVAILABLE})  # nobody is there to take over what it holds
             case ChunkGet():
@@ -440,7 +446,7 @@ class NodeModel:
         return Status(
             node_id=self.node_id, name=self.info.name, cluster_id=self.layout.cluster_id, layout_version=self.layout.version,
             uptime_seconds=0, chunks=len(chunks), chunk_bytes=sum(map(len, chunks)), rows=len(rows), capacity_bytes=0, free_bytes=0,
-            corrupt_chunks=0, owed_chunks=0, unsynced_partitions=0, peers=(), notices=(),
+            corrupt_chunks=0, owed_chunks=0, unsynced_partitions=0, evict_seconds=600, peers=(), notices=(),
         )  # fmt: skip
 
 

@@ -8,10 +8,12 @@ from random import Random
 import pytest
 
 from peer.config import ADMIT_SECONDS, SWEEP_SECONDS
-from peer.errors import RequestFailed
+from peer.errors import RequestFailed, WrongUsage
+from peer.files.operations import Operations
 from peer.node import Left
 from protocol import limits
 from protocol.flapping import CALM_SECONDS
+from protocol.identity import NodeId
 from protocol.manifest import KIB
 from protocol.messages import Leave, Leaving
 from sims.formed import switch_on
@@ -263,7 +265,7 @@ def test_nobody_leaves_while_the_others_need_him_and_who_has_left_comes_back_as_
         await client.put_bytes("/f", b"x" * 100_000)
         world.kill("c")
         await asyncio.sleep(5.0)
-        with pytest.raises(RequestFailed, match="with c away the others need this node"):
+        with pytest.raises(RequestFailed, match="with c away the others cannot go on without b"):
             await leave(world, "b")
         await world.restart("c")
         await asyncio.sleep(5.0)
@@ -279,3 +281,69 @@ def test_nobody_leaves_while_the_others_need_him_and_who_has_left_comes_back_as_
         assert await (await world.client("b")).get_bytes("/f") == b"x" * 100_000
 
     run(1, NAMES[:3], scenario)
+
+
+# -- being forgotten ---------------------------------------------------------
+
+
+async def forgotten(world: World, client: Operations, victim: NodeId, via: str) -> None:
+    """Have a member forgotten, as `shoal forget` does."""
+    give_up_at = world.loop.time() + 30.0
+    while victim in world.node(via).layout.members:
+        assert world.loop.time() < give_up_at
+        await client.forget(victim)
+        await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize("names", [NAMES[:3], SIX])
+def test_a_dead_member_is_forgotten_at_once_and_one_that_is_there_is_not(names: Sequence[str]) -> None:
+    content = Random(1).randbytes(300 * KIB)
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(2.0)
+        client = await world.client("a")
+        await client.put_bytes("/f", content)
+        victim = world.node("b").node_id
+        with pytest.raises(WrongUsage, match="b is there"):
+            await client.forget(victim)
+        world.crash("b", silent=True)
+        await asyncio.sleep(10.0)
+        dead = next(member for member in (await client.status()).members if member.name == "b")
+        assert (dead.state, 3 <= dead.away_seconds <= 10) == ("dead", True)
+        await forgotten(world, client, victim, "a")
+        assert world.loop.time() < EVICT_SECONDS
+        del world.machines["b"]
+        await world.members(len(names) - 1)
+        await until(20.0, lambda: durable_copies(world, content) == min(3, len(names) - 1), "copies are missing")
+        assert await client.get_bytes("/f") == content
+        await client.put_bytes("/g", content)
+
+    run(2, names, scenario)
+
+
+def test_what_changes_and_until_when_is_seen_in_the_status() -> None:
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(2.0)
+        client = await world.client("a")
+        await client.put_bytes("/f", b"x" * 100_000)
+        world.kill("e")
+        await asyncio.sleep(5.0)
+        found = await client.status()
+        assert (found.evict_seconds, found.eviction_hold) == (EVICT_SECONDS, "")
+        for name in ("b", "c"):
+            world.kill(name)
+        await asyncio.sleep(5.0)
+        assert (await client.status()).eviction_hold == "more than 2 members are away"
+        for name in ("b", "c"):
+            await world.restart(name)
+        await asyncio.sleep(5.0)
+        await leave(world, "d")
+        seen: set[tuple[str, ...]] = set()
+        while "d" in members_of(world, "a"):
+            found = await client.status()
+            states = {member.name: member.state for member in found.members}
+            assert states["d"] in ("alive", "leaving")
+            seen.add((states["d"], *found.departing))
+        assert ("leaving", "d") in seen
+
+    run(4, NAMES, scenario)

@@ -1,9 +1,9 @@
 """A client that keeps its files in memory, and statuses to show."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from peer.errors import NoSuchPath, ShoalError
+from peer.errors import NoSuchPath, ShoalError, WrongUsage
 from peer.files.cluster_status import ClusterStatus, MemberStatus
 from peer.files.entries import ChunkPlace, Entry, PutResult, Stat
 from protocol.identity import ChunkId, NodeId
@@ -99,6 +99,15 @@ class FakeClient:
         assert self.status_found is not None
         return self.status_found
 
+    async def forget(self, node_id: NodeId) -> None:
+        self._fail()
+        assert self.status_found is not None
+        members = {each.node_id: each for each in self.status_found.members}
+        if members[node_id].state != "dead":
+            raise WrongUsage(f"{members[node_id].name} is there")
+        staying = tuple(each for each in self.status_found.members if each.node_id != node_id)
+        self.status_found = replace(self.status_found, members=staying)
+
     def _fail(self) -> None:
         if self.failure is not None:
             raise self.failure
@@ -110,6 +119,6 @@ def member(name: str, state: str = "alive", **numbers: int) -> MemberStatus:
     figures = {"chunks": 10, "chunk_bytes": 4096, "free_bytes": 1 << 30, "owed_chunks": 0, "corrupt_chunks": 0} | numbers
     own = Status(
         node_id=node_id, name=name, cluster_id=bytes(16), layout_version=4, uptime_seconds=60, rows=3,
-        capacity_bytes=1 << 40, unsynced_partitions=0, peers=(), notices=(), **figures,
+        capacity_bytes=1 << 40, unsynced_partitions=0, evict_seconds=600, peers=(), notices=(), **figures,
     )  # fmt: skip
     return MemberStatus(name, node_id, "10.0.0.1:7400", state, "", 8, own if state == "alive" else None)

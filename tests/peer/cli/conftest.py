@@ -25,7 +25,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     async def client_of(settings: Settings) -> AsyncIterator[FakeClient]:
         yield fake
 
-    for module in ("file_verbs", "tree_verbs", "status"):
+    for module in ("file_verbs", "tree_verbs", "status", "member_verbs"):
         monkeypatch.setattr(f"peer.cli.{module}.client_of", client_of)
     return fake
 

@@ -1,6 +1,7 @@
 """How a cluster is shown."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from cli_fakes import member
@@ -10,6 +11,10 @@ from peer.files.cluster_status import ClusterStatus
 
 def cluster(*members, moving=0):
     return ClusterStatus(bytes(range(16)), 4, moving, tuple(members), 3, 2)
+
+
+def gone(name, seconds):
+    return replace(member(name, "dead"), away_seconds=seconds)
 
 
 def test_status_json_has_the_agreed_shape(shoal, client):
@@ -48,3 +53,44 @@ def test_what_is_wrong_is_said(shoal, client, found, text):
 def test_a_name_is_shown_as_it_is_and_not_as_markup(shoal, client):
     client.status_found = cluster(member("[red]x[/]"))
     assert "[red]x[/]" in shoal("status").stdout
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (cluster(member("ada"), member("ben"), gone("cleo", 120)), "cleo is dead: in 0:08:00 it is left out"),
+        (replace(cluster(member("ada"), gone("cleo", 700)), eviction_hold="fewer than 3 members would remain"), "stays a member: fewer"),
+        (replace(cluster(member("ada"), moving=7), entering=("dora",), departing=("emil",)), "7 partitions (dora comes in, emil goes out)"),
+    ],
+)
+def test_what_changes_and_what_becomes_of_the_dead_is_said(shoal, client, found, text):
+    client.status_found = found
+    assert text in shoal("status").stdout
+    document = json.loads(shoal("status", "--json").stdout)
+    assert document["changing"]["leaving"] == list(found.departing)
+    if found.members[-1].state == "dead":
+        wanted = None if found.eviction_hold else 480
+        assert document["members"][-1]["evicted_in_seconds"] == wanted
+
+
+def test_a_member_that_leaves_is_there_and_who_is_none_is_not_counted(shoal, client):
+    client.status_found = cluster(member("ada"), member("ben", "leaving"), replace(member("cleo", "leaving"), weight=0))
+    assert "2 of 2 members alive" in shoal("status").stdout
+
+
+@pytest.mark.parametrize(
+    ("who", "code", "text"),
+    [("dora", 3, "no such member"), ("cle", 3, "no such member"), ("ben", 2, "ben is there"), ("two", 2, "2 members are called that")],
+)
+def test_who_cannot_be_forgotten_is_said_in_one_line(shoal, client, who, code, text):
+    client.status_found = cluster(member("ada"), member("ben"), gone("cleo", 5), gone("two", 5), replace(gone("two", 5), node_id=b"x" * 16))
+    done = shoal("forget", who)
+    assert (done.exit_code, done.stderr.count("\n")) == (code, 1)
+    assert text in done.stderr
+
+
+def test_a_dead_member_is_forgotten_by_name_or_id(shoal, client):
+    for who in ("cleo", member("cleo").node_id.hex()[:8].upper()):
+        client.status_found = cluster(member("ada"), member("ben"), gone("cleo", 5))
+        done = shoal("forget", who)
+        assert (done.exit_code, done.stdout) == (0, "cleo is left out: what it held is copied to the others\n")

@@ -24,8 +24,9 @@ A scenario starts from the fixture `lan`, an empty LAN for the tests of one modu
 | keys | `lan.new_key()`, `host.take_key(key)` for a host that runs commands and no node |
 | commands | `host.shoal(...)` to its end; `host.begin(...)` beside the test, then `.result()` |
 | nodes | `host.start(...)`, `kill()` (kill -9), `stop()` (SIGTERM), `freeze()`, `thaw()`, `pause(seconds)` |
+| machines | `lan.power_off(host)`, then `lan.power_on(host)`; `lan.close_lid(host)`, then `lan.open_lid(host)` |
 | the wire | `lan.cut(host)`, `lan.mend(host)`, `lan.split([a], [b, c])`, `lan.join()`, `lan.block_multicast()`, `lan.allow_multicast()` |
-| looking | `host.status()`, `host.alive()`, `host.stored_bytes()`, `host.log()` |
+| looking | `host.status()`, `host.alive()`, `host.stored_bytes()`, `host.chunks()`, `host.log()` |
 | waiting | `host.wait_for(line)`, `lan.wait_until_all_see(3, a, b, c)`, `wait_until(...)`, `wait_until_kept_in(3, host, ...)` |
 """
 
@@ -160,7 +161,7 @@ class Command:
             self._process.communicate()
 
 
-@dataclass
+@dataclass(eq=False)
 class Host:
     """One machine of the LAN."""
 
@@ -274,6 +275,10 @@ class Host:
         """Return how much lies in the folder of this host's node."""
         return sum(file.stat().st_size for file in (self.home / "data").rglob("*") if file.is_file())
 
+    def chunks(self) -> list[str]:
+        """Return the names of the chunk files of this host's node, in order."""
+        return sorted(file.name for file in (self.home / "data" / "c").rglob("*") if file.is_file())
+
     def log(self) -> str:
         """Return what the node has written to stderr."""
         log = self.home / "log"
@@ -373,6 +378,28 @@ class Lan:
         home = self._folder / f"key-{self._keys}"
         run(sys.executable, "-m", "peer.cli", "--home", str(home), "key", "new")
         return home / "cluster.key"
+
+    # -- what happens to machines ------------------------------------------------
+
+    def power_off(self, host: Host) -> None:
+        """Take the power from a host that has a node: nobody says goodbye, and nothing answers for it."""
+        self.cut(host)
+        host.kill()
+
+    def power_on(self, host: Host, *arguments: str) -> None:
+        """Give a host its power again and start its node."""
+        self.mend(host)
+        host.start(*arguments)
+
+    def close_lid(self, host: Host) -> None:
+        """Send a host that has a node to sleep: all of it stands still, and its network is gone."""
+        self.cut(host)
+        host.freeze()
+
+    def open_lid(self, host: Host) -> None:
+        """Wake a host: its node goes on where it stood still."""
+        self.mend(host)
+        host.thaw()
 
     # -- what happens to the wire ------------------------------------------------
 

@@ -564,16 +564,16 @@ class Operations:
         give_up_at = loop.time() + OPERATION_SECONDS
         perhaps_stored = attempt.again
         faults: list[str] = []
+        is_stale = False  # what is no member of this layout may be one of a later layout: a replica that knows more has to say no first
         partition = row_partition(path)
         while True:
             for node in self._access.preferred(self._access.layout.replicas(partition)):
                 layout = self._access.layout
-                if not stored.holders <= layout.members.keys():  # somebody has left since: the others may hold it by now
+                if is_stale and not stored.holders <= layout.members.keys():  # somebody has left since: the others may hold it by now
                     try:
                         stored = await self._held(stored.content, stored.size, path)
                     except (Unavailable, DataLost) as error:
                         faults.append(str(error))
-                        break
                 message = RowPublish(
                     deadline_milliseconds=milliseconds(PUBLISH_SECONDS),
                     partition=partition,
@@ -596,6 +596,7 @@ class Operations:
                 except RequestFailed as failed:
                     faults.append(failed.reason)
                     perhaps_stored |= await self._judge_failure(path, failed, perhaps_stored)
+                    is_stale |= failed.code is ErrorCode.STALE
                 except (LinkLost, TimeoutError) as error:
                     perhaps_stored = True
                     faults.append(str(error) or "no answer in time")

@@ -23,6 +23,8 @@ from protocol.layout import Layout, pack_partitions
 from protocol.messages import PartitionPull, PulledRows, SyncReport
 from protocol.paths import row_partition
 
+SETTLE_SECONDS = 0.25
+"""After being woken: peers come up in groups, and a report that is sent may be what brings one up."""
 RETRY_SECONDS = 0.5
 """Pause after a round in which not every source could answer: it has to learn the layout first, or come back."""
 REPORT_SECONDS = 2.0
@@ -75,6 +77,7 @@ class Sync:
             try:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
+                    await asyncio.sleep(SETTLE_SECONDS)
             except TimeoutError:
                 pass
             self._wake.clear()

@@ -11,7 +11,7 @@ from a majority of the partition's owners.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from peer.cluster.layouts import Layouts, Peers
 from peer.errors import LinkLost, RequestFailed
@@ -23,8 +23,6 @@ from protocol.layout import Layout, pack_partitions
 from protocol.messages import PartitionPull, PulledRows, SyncReport
 from protocol.paths import row_partition
 
-SETTLE_SECONDS = 0.25
-"""After being woken: peers come up in groups, and a report that is sent may be what brings one up."""
 RETRY_SECONDS = 0.5
 """Pause after a round in which not every source could answer: it has to learn the layout first, or come back."""
 REPORT_SECONDS = 2.0
@@ -53,6 +51,9 @@ class Sync:
         self._peers = peers
         self._report_damage = report_damage
         self._wake = asyncio.Event()
+        self._reported: tuple[int, Sequence[int]] = 0, ()
+        """Version and partitions of the last report, and (below) when it was made."""
+        self._reported_at = 0.0
         self._complete_at = 0
         """The version of a layout without moves under which everything is synced, and what is foreign dropped."""
 
@@ -77,7 +78,6 @@ class Sync:
             try:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
-                    await asyncio.sleep(SETTLE_SECONDS)
             except TimeoutError:
                 pass
             self._wake.clear()
@@ -160,8 +160,11 @@ class Sync:
     async def _report(self, layout: Layout) -> None:
         wanted = layout.wanted_partitions_of(self._node_id)
         synced = [partition for partition in wanted if layout.is_joint_at(partition) and self._is_synced(layout, partition)]
-        if not synced:
+        # A report dials who has no link, and who then answers there in its place wakes this task: only news are told at once.
+        now = asyncio.get_running_loop().time()
+        if not synced or ((layout.version, synced) == self._reported and now < self._reported_at + REPORT_SECONDS):
             return
+        self._reported, self._reported_at = (layout.version, synced), now
         message = SyncReport(int(REPORT_SECONDS * 1000), layout.version, pack_partitions(synced))
         await asyncio.gather(*(self._tell(voter, message) for voter in layout.record.voters))
 

@@ -2,14 +2,18 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
+from typing import Any
 
 import pytest
 
 from peer.config import ADMIT_SECONDS, SWEEP_SECONDS
 from peer.errors import RequestFailed, WrongUsage
 from peer.files.operations import Operations
+from peer.link import Link
+from peer.links import Links
 from peer.node import Left
 from protocol import limits
 from protocol.flapping import CALM_SECONDS
@@ -283,6 +287,55 @@ def test_nobody_leaves_while_the_others_need_him_and_who_has_left_comes_back_as_
     run(1, NAMES[:3], scenario)
 
 
+def test_a_put_that_began_before_a_machine_left_and_ends_after_it_is_whole() -> None:
+    content = Random(1).randbytes(1200 * KIB)
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(2.0)
+        client = await world.client("a")
+        position = 0
+
+        async def read(count: int) -> bytes:
+            nonlocal position
+            if position >= 900 * KIB and "e" in world.machines:
+                await leave(world, "e")
+                await gone(world, "e")
+            piece = content[position : position + count]
+            position += len(piece)
+            return piece
+
+        assert (await client.put("/f", read, size=len(content), mode=0o644)).copies >= 3
+        assert durable_copies(world, content) >= 3
+        await expect(world, "/f", content)
+
+    run(1, NAMES, scenario)
+
+
+def test_where_another_node_answers_in_the_place_of_a_dead_one_nobody_dials_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialled: Counter[str] = Counter()
+    connect = Links._connect
+
+    async def counted(self: Links, address: str, *arguments: Any) -> Link:
+        dialled[address] += 1
+        return await connect(self, address, *arguments)
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(2.0)
+        world.kill("c")
+        world.wipe("c")
+        world.kill("e")
+        await asyncio.sleep(2.0)
+        await world.start("c")  # it is somebody else now, at the same address
+        await leave(world, "d")
+        await until(10.0, lambda: world.node("a").layout.is_joint, "d is not about to leave")
+        monkeypatch.setattr(Links, "_connect", counted)
+        await asyncio.sleep(20.0)
+        assert world.node("a").layout.is_joint
+        assert dialled["c:7400"] < 20 * 5 * 2  # each of five, for each report
+
+    run(1, SIX, scenario)
+
+
 # -- being forgotten ---------------------------------------------------------
 
 
@@ -344,6 +397,7 @@ def test_what_changes_and_until_when_is_seen_in_the_status() -> None:
             states = {member.name: member.state for member in found.members}
             assert states["d"] in ("alive", "leaving")
             seen.add((states["d"], *found.departing))
+            await asyncio.sleep(0.5)
         assert ("leaving", "d") in seen
 
     run(4, NAMES, scenario)

@@ -199,7 +199,7 @@ class Node:
         self.explorer = Explorer(
             self.links, self._env.discovery, self.system, self.entropy, self.config.join, self._is_member, lambda: self.addresses
         )
-        self.genesis = Genesis(self.layouts, self.entropy, self._own_member, self.links.peers, self._notice, self.explorer.typed_faults)
+        self.genesis = Genesis(self.layouts, self.entropy, self._own_member, self.links.peers, self._say, self.explorer.typed_faults)
         if self.layouts.current is not None:
             self._layout_changed(self.layouts.current)
         elif self.config.found and not self.system.was_member:
@@ -466,11 +466,15 @@ class Node:
     def _is_empty(self) -> bool:
         return self.rows.count == 0 and self.chunks.count == 0
 
+    def _say(self, text: str) -> None:
+        self._on_event(Notice(text))
+
     def _notice(self, text: str) -> None:
+        """Say something that stays true: the status repeats it for as long as this node lives."""
         if text in self._notices:
             return
         self._notices = [*self._notices, text][-NOTICES_MAX:]
-        self._on_event(Notice(text))
+        self._say(text)
 
     def _layout_changed(self, layout: Layout) -> None:
         for node_id, member in layout.members.items():

@@ -82,7 +82,7 @@ class Genesis:
             if self.known_cluster:
                 if not told and loop.time() - quiet_since >= LONE_NOTICE_SECONDS:
                     told = True
-                    self._notice("a cluster of this key is known of, and none of its machines is heard: waiting for one")
+                    self._notice("the cluster of this key is not heard any more: waiting for it; `shoal doctor` tells what keeps it away")
             elif waiting and own < min(waiting) and loop.time() - quiet_since >= GENESIS_LISTEN_SECONDS:
                 await self.found()
             elif not waiting and not told and loop.time() - started >= LONE_NOTICE_SECONDS:

@@ -76,10 +76,34 @@ def test_a_lone_machine_with_a_given_key_waits_and_the_next_one_ends_the_waiting
         assert any(isinstance(event, Notice) and "--found" in event.text for event in world.machines["a"].events)
         await world.start("b")
         await world.members(2)
-        await (await world.client("a")).put_bytes("/f", b"x")
+        client = await world.client("a")
+        await client.put_bytes("/f", b"x")
         assert await (await world.client("b")).get_bytes("/f") == b"x"
+        for member in (await client.status()).members:
+            assert member.status is not None
+            assert member.status.notices == ()  # that one had to wait is no news any more
 
     World(seed).run(scenario, seconds_max=120.0)
+
+
+def test_a_machine_that_loses_the_cluster_it_waits_for_is_not_told_to_begin_another() -> None:
+    async def scenario(world: World) -> None:
+        await world.start("a", found=True)
+        await world.start("b")
+        while not world.node("b").links.peers():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        world.crash("a")
+        await asyncio.sleep(30.0)
+        assert world.node("b").layouts.current is None
+        told = [event.text for event in world.machines["b"].events if isinstance(event, Notice)]
+        assert len(told) == 1
+        assert "not heard any more" in told[0]
+        assert "--found" not in told[0]
+        await world.restart("a")
+        await world.members(2)
+
+    World(0).run(scenario, seconds_max=120.0)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

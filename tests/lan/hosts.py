@@ -26,7 +26,7 @@ A scenario starts from the fixture `lan`, an empty LAN for the tests of one modu
 | nodes | `host.start(...)`, `kill()` (kill -9), `stop()` (SIGTERM), `freeze()`, `thaw()`, `pause(seconds)` |
 | machines | `lan.power_off(host)`, then `lan.power_on(host)`; `lan.close_lid(host)`, then `lan.open_lid(host)` |
 | the wire | `lan.cut(host)`, `lan.mend(host)`, `lan.split([a], [b, c])`, `lan.join()`, `lan.block_multicast()`, `lan.allow_multicast()` |
-| looking | `host.status()`, `host.alive()`, `host.stored_bytes()`, `host.chunks()`, `host.log()` |
+| looking | `host.status()`, `host.alive()`, `host.stored_bytes()`, `host.chunks()`, `host.log()`, `host.seconds_until(line)` |
 | waiting | `host.wait_for(line)`, `lan.wait_until_all_see(3, a, b, c)`, `wait_until(...)`, `wait_until_kept_in(3, host, ...)` |
 """
 
@@ -173,6 +173,8 @@ class Host:
     node: "subprocess.Popen[str] | None" = None
     said: list[str] = field(default_factory=list)
     """The lines that its node has printed since it was started."""
+    said_after_seconds: list[float] = field(default_factory=list)
+    """How long after its start the node printed each of them."""
     commands: list[Command] = field(default_factory=list)
 
     @property
@@ -211,7 +213,7 @@ class Host:
         assert self.node is None
         with (self.home / "log").open("a") as log:
             self.node = subprocess.Popen(self.command("up", "--name", self.name, *arguments), stdout=subprocess.PIPE, stderr=log, text=True)
-        threading.Thread(target=self._listen, args=(self.node,), daemon=True).start()
+        threading.Thread(target=self._listen, args=(self.node, time.monotonic()), daemon=True).start()
 
     def kill(self) -> None:
         """End the node as a power cut would."""
@@ -288,6 +290,10 @@ class Host:
         """Return whether the node has printed a line that begins with `pattern`."""
         return any(re.match(pattern, line) for line in self.said)
 
+    def seconds_until(self, pattern: str) -> float:
+        """Return how long after its start the node printed a line that begins with `pattern`, which it has."""
+        return next(seconds for line, seconds in zip(self.said, self.said_after_seconds, strict=False) if re.match(pattern, line))
+
     def wait_for(self, pattern: str, timeout_seconds: float) -> None:
         """Wait until the node has printed a line that begins with `pattern`."""
         wait_until(
@@ -309,12 +315,14 @@ class Host:
         code = self.node.wait(STOP_SECONDS)
         self.node = None
         self.said.clear()
+        self.said_after_seconds.clear()
         return code
 
-    def _listen(self, node: "subprocess.Popen[str]") -> None:
+    def _listen(self, node: "subprocess.Popen[str]", started_at: float) -> None:
         assert node.stdout is not None
         for line in node.stdout:
             if node is self.node:
+                self.said_after_seconds.append(time.monotonic() - started_at)
                 self.said.append(line.rstrip("\n"))
 
 

@@ -8,6 +8,7 @@ request. Decides nothing itself: links (`peer.links`), membership and layout (`p
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from peer.care.reconcile import Reconcile
@@ -23,7 +24,7 @@ from peer.cluster.lives import Lives
 from peer.cluster.sync import Sync
 from peer.cluster.voter import Voter
 from peer.config import ADDRESSES_SECONDS, NodeConfig
-from peer.errors import LinkLost, Refused, RequestFailed, Unavailable
+from peer.errors import LinkLost, Refused, RequestFailed, StorageFailed, Unavailable
 from peer.files.chunk_service import ChunkService
 from peer.files.digest_service import DigestService
 from peer.files.row_service import RowService
@@ -231,7 +232,8 @@ class Node:
         await self.explorer.close()
         self.detector.stop()
         await self.links.close()
-        await self.lives.remember()
+        with suppress(StorageFailed):  # others remember as well
+            await self.lives.remember()
         await self.rows.close()
         await self.chunks.close()
         await self.system.close()

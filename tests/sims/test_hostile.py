@@ -63,7 +63,7 @@ def requests(draw: st.DrawFn) -> tuple[Request, bytes]:
     return dataclasses.replace(request, deadline_milliseconds=20_000), draw(st.binary(max_size=64))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(requests(), min_size=1, max_size=30), st.booleans())
 def test_every_valid_request_is_answered_and_none_stops_the_node(asked, together) -> None:
     async def scenario(world: World) -> None:

@@ -34,7 +34,7 @@ from protocol.messages import (
 )
 from protocol.paths import folder_partition, name_of
 from protocol.rows import range_digest, row_digest
-from protocol.versions import Dot, Kind, Row, Version, find_operation, published, winner
+from protocol.versions import Dot, Kind, Row, Version, covers, find_operation, published, winner
 
 
 class RowService:
@@ -70,7 +70,7 @@ class RowService:
             standing = winner(row)
             if standing is not None:
                 _refuse_change_of_kind(standing, request)
-                if request.kind is Kind.DIRECTORY:
+                if request.kind is Kind.DIRECTORY and not covers(request.context, standing.dot):
                     return row  # the folder is marked: a marker more would say nothing
             return published(row, self._version(request, dot, row))
 

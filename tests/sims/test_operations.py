@@ -16,10 +16,12 @@ from peer.files.operations import Operations
 from peer.link import Reply
 from peer.session import Session
 from protocol.hashing import Buffer
-from protocol.identity import ChunkId, NodeId
-from protocol.manifest import KIB
+from protocol.identity import ChunkId, NodeId, OpId
+from protocol.manifest import KIB, NO_CONTENT
 from protocol.messages import ChunkGet, Request, RowPublish
+from protocol.paths import row_partition
 from protocol.versions import Kind
+from protocol.versions import context_of as versions_of
 from sims.loop import context_of
 from sims.world import World
 
@@ -515,6 +517,34 @@ def test_a_folder_that_is_removed_while_it_is_being_marked_is_made_again() -> No
         release.set()
         await asyncio.gather(making, putting)
         assert [entry.name async for entry in other.list("/")] == ["d"]
+
+    World(1).run(scenario)
+
+
+def test_a_folder_is_made_again_through_a_replica_that_has_missed_its_removal() -> None:
+    async def scenario(world: World) -> None:
+        await world.found(THREE)
+        client = await world.client("a")
+        await client.make_directory("/d")
+        await asyncio.sleep(1.0)
+        cut_off(world, "c", "a", "b")
+        await client.remove("/d")
+        removed = await client._read_row("/d")
+        assert removed.heads[0].kind is Kind.TOMBSTONE
+        world.lan.heal()
+        replica = world.node("c")
+        standing = await replica.rows.get("/d")
+        assert standing is not None
+        assert standing.heads[0].kind is Kind.DIRECTORY  # reconciling takes longer than a moment
+        partition = row_partition("/d")
+        message = RowPublish(
+            deadline_milliseconds=20_000, partition=partition, stamp=replica.layout.cfg(partition), op_id=OpId(bytes(16)),
+            path="/d", context=versions_of(removed), kind=Kind.DIRECTORY, size=0, mode=0o755, modified_milliseconds=0, writer="tester",
+            content=NO_CONTENT, holders=(),
+        )  # fmt: skip
+        published = await world.on(world.machines["c"].host, lambda: replica.row_service.publish(message, world.loop.time() + 20.0))
+        assert published.dot != standing.heads[0].dot
+        assert [entry.name async for entry in client.list("/")] == ["d"]
 
     World(1).run(scenario)
 

@@ -44,7 +44,7 @@ from protocol.fields import (
     Text,
     Unsigned,
 )
-from protocol.identity import NODE_ID_BYTES, NodeId
+from protocol.identity import CLUSTER_ID_BYTES, NODE_ID_BYTES, NodeId
 from protocol.manifest import Content
 from protocol.versions import Dot, Kind, Row, Vector
 
@@ -143,7 +143,8 @@ class Hello(Control):
     @property
     def known_cluster(self) -> bytes:
         """The cluster that the sender belongs to, or, while it belongs to none, one of its key that it knows of; empty if it knows none."""
-        return self.cluster_id or self.optional.get(CLUSTER, b"")
+        known = self.optional.get(CLUSTER, b"")
+        return self.cluster_id or (known if len(known) == CLUSTER_ID_BYTES else b"")
 
     @property
     def clock_milliseconds(self) -> int | None:

@@ -80,7 +80,8 @@ class Lives:
                 log.warning("node %s is refused: its disk was put back or copied", short(peer.node_id))
                 return CloseCode.FORMER_LIFE, "this node remembers a later life of its peer"
             self._note(peer.node_id, later(said, before))
-        self._met[peer.node_id] = None
+        if not self._is_fresh and len(self._met) < REMEMBERED_MAX:
+            self._met[peer.node_id] = None
         return None
 
     def progressed(self, node_id: NodeId, commits: int) -> None:

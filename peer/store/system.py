@@ -161,7 +161,7 @@ class SystemStore:
 
     async def save_leave(self, leave: Leave) -> None:
         """Note durably how far this node is with leaving the cluster."""
-        await self._write(_LEAVING, bytes([leave]))
+        await self._promise([Put(_LEAVING, wrap(_LEAVING, bytes([leave])))])
         self.leave = leave
 
     # -- what is synced ------------------------------------------------------

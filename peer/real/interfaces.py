@@ -27,7 +27,6 @@ class Interface:
     """Whether its cable or radio is connected, as far as the machine says."""
 
 
-
 def lan_addresses() -> list[str]:
     """Return the IPv4 addresses under which other machines may reach this one; the loopback address if there is none."""
     found = []

@@ -129,6 +129,8 @@ def test_a_seed_stands_for_one_plan_and_neighbours_for_others() -> None:
         (Plan(1, faults=(Fault(1.0, "kill"),)), "too few machines"),
         (Plan(1, faults=(Fault(-1.0, "kill", ("a",)),)), "below 0"),
         (Plan(1, faults=(Fault(1.0, "client-death", (), 0.0, 3),)), "of a client that there is not"),
+        (Plan(1, faults=(Fault(1.0, "join", ("a",)),)), "of a machine that the cluster has already"),
+        (Plan(1, faults=(Fault(1.0, "join", ("f",)), Fault(2.0, "join", ("f",)))), "of a machine that the cluster has already"),
         (Plan(1, machines=8), "1 to 7 machines"),
         (Plan(1, clients=0), "a client at least"),
     ],

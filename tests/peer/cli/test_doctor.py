@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -204,7 +204,7 @@ def asked_at(home: Path, *given: str) -> Question:
 
 
 @asynccontextmanager
-async def listener(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]):  # type: ignore[no-untyped-def]
+async def listener(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
     async with await asyncio.start_server(answer, LOOPBACK, 0) as server:
         yield "{}:{}".format(*server.sockets[0].getsockname())
 

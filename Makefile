@@ -9,11 +9,11 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed
 	$(BIN)/shoal demo
 
-# Many tests start processes and wait for them: three for two cores keep both busy.
+# Many tests start processes and wait for them: three workers keep two cores busy, if who is done takes over from who is not.
 # tests/lan waits for real hosts most of its time, and measures: only the swarm runs beside it, with what it leaves of the processor.
 # The last step is the wheel, on the other Pythons of this machine.
 test: check
-	$(BIN)/python -m pytest -n $$(($$(nproc) * 3 / 2)) --ignore tests/lan --ignore tests/bench
+	$(BIN)/python -m pytest -n $$(($$(nproc) * 3 / 2)) --dist worksteal --ignore tests/lan --ignore tests/bench
 	$(BIN)/python -m sims --check-determinism --seeds 0..4
 	first=$$((0x$$(git rev-parse --short=6 HEAD 2>/dev/null || echo 0) % 1000000 * 200)); \
 	nice -n 19 $(BIN)/python -m sims --seeds $$first..$$((first + 200)) & swarm=$$!; \

@@ -59,7 +59,7 @@ from protocol.messages import (
 )
 from protocol.paths import folder_partition, name_of, parent_of
 from protocol.rows import range_digest, row_bytes, row_digest
-from protocol.versions import Dot, Kind, Row, Version, empty_row, find_operation, merge, published, row_fault, winner
+from protocol.versions import Dot, Kind, Row, Version, covers, empty_row, find_operation, merge, published, row_fault, winner
 
 Ask = Callable[[Request], Answer]
 """Asks the node under test and returns its answer."""
@@ -275,8 +275,9 @@ class NodeModel:
         """Return whether the row says already what is to be written."""
         row = self.row(request.path)
         standing = winner(row)
-        marked = standing is not None and standing.kind is request.kind is Kind.DIRECTORY
-        return marked or find_operation(row, request.op_id) is not None
+        if standing is not None and standing.kind is request.kind is Kind.DIRECTORY and not covers(request.context, standing.dot):
+            return True  # the folder is marked; who has seen that mark means to supersede it
+        return find_operation(row, request.op_id) is not None
 
     def _standing_dot(self, request: RowPublish) -> Dot | None:
         """Return the dot of what is written already."""

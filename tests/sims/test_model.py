@@ -1,5 +1,6 @@
 """The node that ships, alone in a simulated world, says only what the model of a node allows: power cuts and foreign owners included."""
 
+import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 
@@ -43,8 +44,11 @@ class SimulatedNode(NodeMachine):
 
     def restart(self) -> None:
         async def lose_power() -> None:
+            node_id = self.world.node("a").node_id
             self.world.crash("a")
             await self.world.restart("a")
+            while self.session.links.peer(node_id) is not None:  # the news of the crash may come later than the node is back
+                await asyncio.sleep(0.01)
 
         self._do(lose_power)
 

@@ -54,7 +54,7 @@ class Bug:
     machines: int = 5
     """So many does a cluster need to show it."""
     case: str = ""
-    """The failure case that shows it, where no plan does: in those nobody joins."""
+    """The failure case that shows it, where plans do so too rarely; empty if a plan does."""
 
 
 def _chunk_not_synced() -> list[Patch]:

@@ -67,13 +67,12 @@ def next_table(old: Sequence[Row], sites: Sequence[Site], homes: int, columns: i
     )
     before = [one + other for one, other in zip(before_homes, before_others, strict=True)]
 
-    at_home = _Slots(sites, homes, before_homes, None)
-    at_home.keep(before_homes)
+    at_home = _Slots(sites, homes, before_homes, before_homes, None)
     quota = quotas(sites, homes, at_home.loads, [0] * len(sites))
     at_home.settle(quota)
-    replicas = _Slots(sites, columns - homes, before, at_home)
     stay = [other + one for one, other in zip(before_homes, before_others, strict=True)]
-    replicas.keep([[owner for owner in row if owner not in at_home.rows[p]][: columns - homes] for p, row in enumerate(stay)])
+    kept = [[owner for owner in row if owner not in at_home.rows[p]][: columns - homes] for p, row in enumerate(stay)]
+    replicas = _Slots(sites, columns - homes, kept, before, at_home)
     replicas.settle(quotas(sites, columns - homes, replicas.loads, quota))
     return [
         tuple(sites[owner].node_id for slots in (at_home, replicas) for owner in _in_order(slots.rows[p], before[p]))
@@ -97,16 +96,25 @@ class _Slots:
     the search for a chain of hand-overs cheap.
     """
 
-    def __init__(self, sites: Sequence[Site], columns: int, before: Sequence[Sequence[int]], beside: "_Slots | None") -> None:
-        """`before` are those for whom nothing has to move; who holds a slot `beside`, in the other columns, can hold none here."""
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        columns: int,
+        rows: Sequence[Sequence[int]],
+        before: Sequence[Sequence[int]],
+        beside: "_Slots | None",
+    ) -> None:
+        """Begin with `rows`. `before` are those for whom nothing has to move; who holds a slot `beside`, in the other columns, can hold
+        none here.
+        """
         zones = sorted({site.zone for site in sites})
-        self.rows: list[list[int]] = [[] for _ in range(PARTITIONS)]
-        self.loads = [0] * len(sites)
-        self.held = [0] * len(sites)
+        self.rows = [list(row) for row in rows]
+        self.held = _held(rows, len(sites))
+        self.loads = [held.bit_count() for held in self.held]
         self._sites, self._everyone, self._columns = sites, range(len(sites)), columns
         self._zones = [zones.index(site.zone) for site in sites]
         self._zones_wanted = min(columns + (beside._columns if beside is not None else 0), len(zones))
-        self._before_rows, self._before = before, _held(before, len(sites))
+        self._before_sets, self._before = [frozenset(row) for row in before], _held(before, len(sites))
         self._beside = beside
         self._quota: Sequence[int] = self.loads
         self._once, self._twice = [0] * len(zones), [0] * len(zones)
@@ -114,12 +122,6 @@ class _Slots:
         self._at = 0
         for partition in range(PARTITIONS):
             self._note(partition)
-
-    def keep(self, rows: Sequence[Sequence[int]]) -> None:
-        """Have those of `rows` hold what they held."""
-        for partition, row in enumerate(rows):
-            for owner in row:
-                self._put(partition, owner)
 
     def settle(self, quota: Sequence[int]) -> None:
         """Fill every hole, reach as many zones as there can be, and bring everybody to the quota."""
@@ -167,7 +169,7 @@ class _Slots:
                 count = zones.count(zone)
                 self._once[zone] = self._once[zone] | bit if count else self._once[zone] & ~bit
                 self._twice[zone] = self._twice[zone] | bit if count > 1 else self._twice[zone] & ~bit
-        stayed = all(owner in owners for owner in self._before_rows[partition])
+        stayed = self._before_sets[partition].issubset(owners)
         self._lost = self._lost & ~bit if stayed else self._lost | bit
 
     def _is_new(self, partition: int, owner: int) -> bool:

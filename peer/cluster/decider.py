@@ -80,7 +80,11 @@ class Decider:
         self._version = 0
         """What is noted below is of this version."""
         self._seen_at = 0.0
-        self._reports: dict[NodeId, frozenset[int]] = {}
+        self._reports: dict[NodeId, set[int]] = {}
+        self._is_news = True
+        """Whether `_missing` is older than the reports."""
+        self._missing: frozenset[NodeId] | None = None
+        """Who has not synced all of its partitions; None while some W has no majority that has synced."""
         self._forgotten: set[NodeId] = set()
         """Members that are dead and that a person has given up."""
         self._wished_since: float | None = None
@@ -97,7 +101,10 @@ class Decider:
         if layout is None or version != layout.version:
             return
         self._note(layout)
-        self._reports[reporter] = self._reports.get(reporter, frozenset()) | frozenset(partitions)
+        known = self._reports.setdefault(reporter, set())
+        if not known.issuperset(partitions):
+            known.update(partitions)
+            self._is_news = True
 
     async def forget(self, request: Forget, *, pass_on: bool) -> Done:
         """Leave a member that is dead out as soon as that is decided. Who has no vote asks one that has, with `pass_on`.
@@ -174,6 +181,16 @@ class Decider:
                 self._lacking_since = now
             return Ending.TAKEN_BACK if now - self._lacking_since >= ABORT_JOINT_SECONDS else None
         self._lacking_since = None
+        if self._is_news:
+            self._missing, self._is_news = self._find_missing(layout), False
+        if self._missing is None:
+            return None
+        away = min((self._detector.away_seconds(owner) for owner in sorted(self._missing)), default=COMPLETE_WITHOUT_SECONDS)
+        if away >= COMPLETE_WITHOUT_SECONDS or now - self._seen_at >= COMPLETE_ANYHOW_SECONDS:
+            return Ending.COMPLETED
+        return None
+
+    def _find_missing(self, layout: Layout) -> frozenset[NodeId] | None:
         missing: set[NodeId] = set()
         for partition in layout.joint_partitions:
             owners = layout.new_set(partition) or ()
@@ -181,10 +198,7 @@ class Decider:
             if len(owners) - len(without) < _majority(owners):
                 return None
             missing.update(without)
-        away = min((self._detector.away_seconds(owner) for owner in sorted(missing)), default=COMPLETE_WITHOUT_SECONDS)
-        if away >= COMPLETE_WITHOUT_SECONDS or now - self._seen_at >= COMPLETE_ANYHOW_SECONDS:
-            return Ending.COMPLETED
-        return None
+        return frozenset(missing)
 
     def _members(self, layout: Layout) -> tuple[Member, ...]:
         """Return who should be a member: all who are and neither leave nor are gone for good, and newcomers that have stayed a while."""
@@ -248,6 +262,7 @@ class Decider:
         }
         self._version, self._seen_at = layout.version, self._now()
         self._reports.clear()
+        self._is_news = True
         self._wished_since = self._lacking_since = self._fruitless = None
 
     def _now(self) -> float:

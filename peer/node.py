@@ -78,6 +78,7 @@ from protocol.messages import (
     Verdict,
     clock_entry,
     cluster_entry,
+    lost_entry,
 )
 
 PROTOCOL_VERSION = 1
@@ -184,7 +185,7 @@ class Node:
         self.sync = Sync(self.node_id, self.layouts, self.system, self.rows, self, self.row_repair.report)
         self.voter = Voter(self.system, self.layouts)
         self.decider = Decider(
-            self.node_id, self.layouts, self.detector, self, self._is_empty, self.compute, self.config.evict_seconds
+            self.node_id, self.layouts, self.detector, self, self._is_empty, self.system, self.compute, self.config.evict_seconds
         )
         self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.detector.is_alive)
         self.row_service = RowService(self, self.rows, self.system, self._env.faults, self.row_repair.report)
@@ -323,6 +324,7 @@ class Node:
             addresses=self.addresses,
             optional=dict(self.lives.told(peer))
             | cluster_entry(b"" if layout is not None else self.genesis.known_cluster)
+            | lost_entry(self.system.lost_at)
             | clock_entry(self.wall_clock.milliseconds()),
         )
 
@@ -598,6 +600,7 @@ class Node:
         layout = self.layouts.current
         _, free = await self._env.storage.disk.space()
         members = layout.members if layout is not None else {}
+        unsynced = self.sync.unsynced()
         newcomers = [view.node_id for view in self.detector.members() if view.state < MemberState.DEAD and view.node_id not in members]
         seen = [node_id for node_id in (*sorted(members), *sorted(newcomers)) if node_id != self.node_id]
         return Status(
@@ -613,7 +616,8 @@ class Node:
             free_bytes=free,
             corrupt_chunks=self.chunks.corrupt,
             owed_chunks=self.sweep.owed_chunks,
-            unsynced_partitions=len(self.sync.unsynced()),
+            unsynced_partitions=len(unsynced),
+            lost_partitions=sum(map(self.system.is_lost, unsynced)),
             evict_seconds=int(self.config.evict_seconds),
             peers=tuple(
                 PeerStatus(node_id, self.detector.state(node_id), int(self.detector.away_seconds(node_id)))

@@ -7,17 +7,19 @@ read, write and repair needs a majority of O *and* a majority of W, never of the
 The steps are stable(S) -> joint(S, W), then joint(O, W) -> stable(W), or -> stable(O) when the move is taken back. One record moves all
 partitions that change at once: it is joint as a whole, and a partition is joint in it where its row differs between the two tables.
 
-`cfg[p]` is the version at which the state of p last changed. Every namespace request carries it as its stamp, and a replica
-serves only the stamp that is its own: that is the fence (rule F) that makes arbitrarily stale coordinators harmless.
+`cfg[p]` is the version at which the state of p last changed or was renewed. Every namespace request carries it as its stamp, and a replica
+serves only the stamp that is its own: that is the fence (rule F) that makes arbitrarily stale coordinators harmless. Where a replica has
+lost its rows, a record gives its partitions new stamps and changes nothing else: whatever still counts on a vote that it gave before
+is refused by everybody who knows that record. That is when it may pull them again (`peer.cluster.sync`).
 
 The voters of a record are those who agree on the next one (`protocol.paxos`). A newcomer has no vote while anything moves: the voters
 of a joint record are those of the record before. Else a laptop that is let in and closes its lid would stop a cluster of one for good.
 
-Owns the record, its validity, the three transitions and the choice of voters. Knows nothing of how one is agreed on, nor of time.
+Owns the record, its validity, the transitions and the choice of voters. Knows nothing of how one is agreed on, nor of time.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -339,6 +341,24 @@ def abort(layout: Layout) -> Layout:
     return _settle(layout, new=False)
 
 
+def outdated_stamps(layout: Layout, node_id: NodeId, lost_at: int) -> tuple[int, ...]:
+    """Return the partitions of a replica whose stamp has not changed since it lost its rows, which was with version `lost_at` in force."""
+    if lost_at > layout.version:
+        return ()  # whoever knows less than it cannot decide anything anyway
+    return tuple(partition for partition in layout.partitions_of(node_id) if layout.stamps[partition] <= lost_at)
+
+
+def sources_needed(owners: int) -> int:
+    """Return from how many others a replica of so many owners pulls what it has lost: one of them at least is in any majority with it."""
+    return owners - owners // 2
+
+
+def renewed(layout: Layout, partitions: Collection[int]) -> Layout:
+    """Return the step from a stable layout that gives `partitions` new stamps."""
+    assert not layout.is_joint
+    return _successor(layout, layout.record.members, layout.old_rows, None, renewed=frozenset(partitions))
+
+
 @lru_cache(maxsize=_REMEMBERED)
 def follows(parent: Layout, child: Layout) -> str | None:
     """Return why `child` is no legal successor of `parent`, or None."""
@@ -357,8 +377,9 @@ def follows(parent: Layout, child: Layout) -> str | None:
     if not parent.is_joint and child.old_rows != parent.old_rows:
         return "the old owners are not those of the layout before"
     changed = frozenset(parent.joint_partitions) | frozenset(child.joint_partitions)
+    may_renew = not parent.is_joint and not child.is_joint
     for partition, (before, after) in enumerate(zip(parent.stamps, child.stamps, strict=True)):
-        if after != (child.version if partition in changed else before):
+        if after != (child.version if partition in changed else before) and not (may_renew and after == child.version):
             return f"cfg[{partition}] is not the version at which its state last changed"
     return None
 
@@ -385,7 +406,11 @@ def _settle(layout: Layout, *, new: bool) -> Layout:
 
 
 def _successor(
-    layout: Layout, members: tuple[Member, ...], old: Sequence[Row], new: Sequence[Row] | None
+    layout: Layout,
+    members: tuple[Member, ...],
+    old: Sequence[Row],
+    new: Sequence[Row] | None,
+    renewed: frozenset[int] = frozenset(),
 ) -> Layout:
     index = {member.node_id: position for position, member in enumerate(members)}
     version = layout.version + 1
@@ -394,7 +419,7 @@ def _successor(
         sets: tuple[Row, ...] = (old[partition],)
         if new is not None and new[partition] != old[partition]:
             sets = (old[partition], new[partition])
-        cfg.append(version if sets != layout.replica_sets(partition) else layout.cfg(partition))
+        cfg.append(version if sets != layout.replica_sets(partition) or partition in renewed else layout.cfg(partition))
     record = replace(
         layout.record,
         version=version,

@@ -107,6 +107,8 @@ class Request(Message):
 CLOCK: Final = "clock"
 CLOCK_BYTES: Final = 8
 CLUSTER: Final = "cluster"
+LOST: Final = "lost"
+LOST_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,8 @@ class Hello(Control):
     addresses: AddressesField
     """Where the sender listens, most likely first; empty for clients."""
     optional: Annotated[dict[str, bytes], Entries(limits.OPTIONAL_ENTRIES_MAX, 64, 1024)]
-    """`life` and `seen` of members (`protocol.lives`), `cluster`, `clock` for people, and additions of later versions. Unknown keys are
-    ignored: here and nowhere else.
+    """`life` and `seen` of members (`protocol.lives`), `cluster`, `lost`, `clock` for people, and additions of later versions. Unknown keys
+    are ignored: here and nowhere else.
     """
 
     @property
@@ -145,6 +147,12 @@ class Hello(Control):
         """The cluster that the sender belongs to, or, while it belongs to none, one of its key that it knows of; empty if it knows none."""
         known = self.optional.get(CLUSTER, b"")
         return self.cluster_id or (known if len(known) == CLUSTER_ID_BYTES else b"")
+
+    @property
+    def lost_at(self) -> int:
+        """The layout version that was in force at the sender when it lost its rows, as long as it has not got all of them again; else 0."""
+        lost = self.optional.get(LOST, b"")
+        return int.from_bytes(lost, "big") if len(lost) == LOST_BYTES else 0
 
     @property
     def clock_milliseconds(self) -> int | None:
@@ -156,6 +164,11 @@ class Hello(Control):
 def cluster_entry(known_cluster: bytes) -> dict[str, bytes]:
     """Return the entry of `Hello.optional` by which a node that belongs to no cluster says which one it knows of; none if it knows none."""
     return {CLUSTER: known_cluster} if known_cluster else {}
+
+
+def lost_entry(lost_at: int) -> dict[str, bytes]:
+    """Return the entry of `Hello.optional` by which a replica says that it has lost its rows; none if it has not (0)."""
+    return {LOST: lost_at.to_bytes(LOST_BYTES, "big")} if lost_at else {}
 
 
 def clock_entry(milliseconds: int) -> dict[str, bytes]:
@@ -344,6 +357,8 @@ class Status(Answer):
     """Chunks of which the node last found fewer than R copies, each counted by the lowest id among the holders that answered."""
     unsynced_partitions: U32
     """Partitions that this node is a replica of and has not synced yet."""
+    lost_partitions: U32
+    """Those of them on which it does not vote, since it has lost its rows."""
     evict_seconds: U32
     """For so long a member has to be held dead until this node wants it left out."""
     peers: Annotated[tuple[PeerStatus, ...], Items(2 * limits.MEMBERS_MAX)]

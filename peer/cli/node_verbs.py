@@ -165,6 +165,11 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
             f"{identity.replaced}: this node begins as a new member and keeps its chunks; "
             "under its old id it stays in the layout and counts as failed"
         )
+    if identity.system.lost_at:
+        output.warn(
+            f"{identity.lost or 'rows were lost'}: this node stays who it is and fetches them from the other members; "
+            "until they are here it votes on nothing that they stood for"
+        )
 
     def note_event(event: NodeEvent) -> None:
         if isinstance(event, AddressesChanged):

@@ -17,7 +17,15 @@ from peer.files.cluster_status import ClusterStatus, MemberStatus
 from peer.real.loop import run
 from protocol.identity import short
 
-STATE_STYLES = {"alive": "green", "joining": "yellow", "suspect": "yellow", "leaving": "yellow", "dead": "red", "left": "red"}
+STATE_STYLES = {
+    "alive": "green",
+    "joining": "yellow",
+    "recovering": "yellow",
+    "suspect": "yellow",
+    "leaving": "yellow",
+    "dead": "red",
+    "left": "red",
+}
 WATCH_SECONDS = 2.0
 
 
@@ -147,13 +155,14 @@ def health_document(found: ClusterStatus) -> dict[str, object]:
         "owed_chunks": sum(answer.owed_chunks for answer in answers),
         "corrupt_chunks": sum(answer.corrupt_chunks for answer in answers),
         "unsynced_partitions": sum(answer.unsynced_partitions for answer in answers),
+        "lost_partitions": sum(answer.lost_partitions for answer in answers),
         "notices": sorted({notice for answer in answers for notice in answer.notices}),
     }
 
 
 def count_alive(found: ClusterStatus) -> int:
     """Return how many members are there without a doubt."""
-    return sum(member.is_member and member.state in ("alive", "leaving") for member in found.members)
+    return sum(member.is_member and member.state in ("alive", "leaving", "recovering") for member in found.members)
 
 
 def count_members(found: ClusterStatus) -> int:
@@ -178,6 +187,7 @@ def health_lines(found: ClusterStatus) -> list[str]:
         copies = count_text(min(found.copies_wanted, alive), "copy", "copies")
         lines.append(f"{count_text(away, 'member')} away: new files are kept in {copies}; the rest is made up for when they return")
     lines.extend(dead_line(member, found) for member in found.members if member.state == "dead")
+    lines.extend(recovering_line(member, found) for member in found.members if member.state == "recovering")
     owed = sum(answer.owed_chunks for answer in answers)
     if owed:
         how = "until the members that are away return" if away else "they are being repaired"
@@ -199,6 +209,16 @@ def dead_line(member: MemberStatus, found: ClusterStatus) -> str:
         return f"{member.name} is dead and stays a member: {found.eviction_hold}"
     then = timedelta(seconds=seconds_until_eviction(member, found))
     return f"{member.name} is dead: in {then} it is left out, and what it held is copied to the others"
+
+
+def recovering_line(member: MemberStatus, found: ClusterStatus) -> str:
+    """Return how far a member is that has lost its rows, or what it waits for."""
+    left = count_text(member.status.lost_partitions if member.status is not None else 0, "partition")
+    sources = sum(other.is_member and other.state in ("alive", "leaving") for other in found.members)
+    if sources < found.recovery_sources:
+        needed = count_text(found.recovery_sources, "other member")
+        return f"{member.name} has lost its rows and votes on nothing: it needs {needed} that have theirs, and {sources} can be reached"
+    return f"{member.name} has lost its rows and fetches them from the others: {left} to go, on which it does not vote"
 
 
 def moving_line(found: ClusterStatus, unsynced: int) -> str:

@@ -5,7 +5,8 @@ and whatever the voters decide is handed to `Layouts.adopt`, which persists befo
 any minority of its voters, the machine that founded it among them. Whoever has no vote hears no reports, and leaves it to those who have.
 
 A joint layout needs a majority of W for every read and write. So it is taken back soon where W has no live majority, even if all of it
-has synced: better the cluster as it was than one that is complete and dead.
+has synced: better the cluster as it was than one that is complete and dead. So it is where a replica of what moves has lost its rows
+meanwhile. In a stable layout the partitions of such a replica get new stamps before anything else (`peer.cluster.sync`).
 
 Owns the wishes and the driving of a ballot. Knows nothing of how a vote comes about (`peer.cluster.voter`). The detector is advice: a wrong
 view proposes what is not needed, and cannot make it unsafe.
@@ -15,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -29,11 +31,12 @@ from peer.config import (
 )
 from peer.errors import LinkLost, Refused, RequestFailed
 from peer.seams import Compute
+from peer.store.system import SystemStore
 from protocol import limits
 from protocol.errors import ErrorCode, RemoteProtocolError
 from protocol.eviction import evicted, obstacle
 from protocol.identity import NodeId, short
-from protocol.layout import Layout, Member, abort, complete, propose, refreshed_weight, weight_of
+from protocol.layout import Layout, Member, abort, complete, outdated_stamps, propose, refreshed_weight, renewed, weight_of
 from protocol.messages import Done, Forget, Hello, LayoutVote, MemberState, Role
 from protocol.paxos import ANSWER_SECONDS, Ask, Phase, Proposer, turn_seconds
 from protocol.placement import Row
@@ -53,8 +56,15 @@ class Ending(Enum):
     TAKEN_BACK = "taken back"
 
 
-Wish = Ending | tuple[Member, ...]
-"""What should follow a layout: the end of its moves, or other members."""
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """New stamps for partitions, because some replica has lost its rows."""
+
+    partitions: frozenset[int]
+
+
+Wish = Ending | Renewal | tuple[Member, ...]
+"""What should follow a layout: the end of its moves, new stamps, or other members."""
 
 
 class Decider:
@@ -67,6 +77,7 @@ class Decider:
         detector: Detector,
         peers: Peers,
         is_empty: Callable[[], bool],
+        system: SystemStore,
         compute: Compute,
         evict_seconds: float,
     ) -> None:
@@ -75,6 +86,7 @@ class Decider:
         self._detector = detector
         self._peers = peers
         self._is_empty = is_empty
+        self._system = system
         self._compute = compute
         self._evict_seconds = evict_seconds
         self._version = 0
@@ -168,14 +180,26 @@ class Decider:
             await self._agree(layout, wish, wanted)
 
     def _wish(self, layout: Layout) -> Wish | None:
+        forgotten = self._forgotten_votes(layout)
         if layout.is_joint:
-            return self._ending(layout)
+            return self._ending(layout, forgotten)
+        if forgotten:
+            return Renewal(forgotten)
         members = self._members(layout)
         is_fruitless = self._fruitless == (members, self._alive(members))
         return None if is_fruitless else members
 
-    def _ending(self, layout: Layout) -> Ending | None:
+    def _forgotten_votes(self, layout: Layout) -> frozenset[int]:
+        """Return the partitions of which some replica that is there has forgotten what it voted for under their stamps."""
+        losses = {peer.node_id: peer.lost_at for peer in self._detector.alive_peers() if peer.cluster_id == layout.cluster_id}
+        losses[self._node_id] = self._system.lost_at
+        found = (outdated_stamps(layout, node_id, lost_at) for node_id, lost_at in losses.items() if lost_at)
+        return frozenset(partition for partitions in found for partition in partitions)
+
+    def _ending(self, layout: Layout, forgotten: frozenset[int]) -> Ending | None:
         now = self._now()
+        if any(map(layout.is_joint_at, forgotten)):
+            return Ending.TAKEN_BACK  # who has forgotten its votes cannot sync: then there are new stamps, and it all begins anew
         if self._lacks_majority(layout):
             if self._lacking_since is None:
                 self._lacking_since = now
@@ -230,6 +254,8 @@ class Decider:
                 return complete(layout)
             case Ending.TAKEN_BACK:
                 return abort(layout)
+            case Renewal():
+                return renewed(layout, wish.partitions)
         wanted = await self._compute.run(lambda: propose(layout, wish))  # seconds, when a hundred arrive at once
         if wanted is None or self._lacks_majority(wanted) or self._lacks_sources(wanted):
             self._fruitless = wish, self._alive(wish)

@@ -139,6 +139,7 @@ class Layouts:
             for partition in owned
             if before[partition] != after[partition]
             and not layout.is_joint_at(partition)
+            and not self._system.is_lost(partition)
             and (self._taken_back(parent, layout, partition) or self._system.synced(partition) == before[partition])
         ]
 

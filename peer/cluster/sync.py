@@ -6,6 +6,14 @@ verified copy of a chunk is right, so chunks need none of this.
 
 A replica that a layout completed without (a majority of W was enough) goes on here until it is synced as well: then
 from a majority of the partition's owners.
+
+*A replica that has lost its rows* stays who it is, and has forgotten what it voted for. It refuses whatever counts as a vote on a partition
+(`SystemStore.is_lost`) until it has pulled what may have been acknowledged with its vote. That is on a majority of the owners, so on
+one at least of any M - majority + 1 *others*: it pulls from so many. But a coordinator may still hold a vote of its earlier life, and
+complete its majority with replicas that were pulled from before they got the write. Therefore it pulls only under a stamp that is newer
+than all under which it has voted in that life: its sources refuse the older ones by then. It tells in its hellos that it has lost its rows,
+and those who decide give its partitions new stamps (`peer.cluster.decider`). Replicas that have lost theirs as well are no
+sources. Where too few others are left it waits, and votes on nothing.
 """
 
 import asyncio
@@ -19,7 +27,7 @@ from peer.store.rows import RowCorrupt, RowStore, RowTooLarge
 from peer.store.system import SystemStore
 from protocol import limits
 from protocol.identity import NodeId, short
-from protocol.layout import Layout, pack_partitions
+from protocol.layout import Layout, pack_partitions, sources_needed
 from protocol.messages import PartitionPull, PulledRows, SyncReport
 from protocol.paths import row_partition
 
@@ -98,22 +106,23 @@ class Sync:
         if not complete:
             return RETRY_SECONDS
         await self._drop_foreign(layout)
+        if self._system.lost_at:
+            await self._system.rows_recovered()
+            log.info("all rows that were lost are here again")
         self._complete_at = layout.version
         return None
 
     async def _pull_missing(self, layout: Layout, missing: list[int]) -> None:
         groups: dict[int, list[int]] = defaultdict(list)
         for partition in missing:
-            groups[layout.cfg(partition)].append(partition)
+            if layout.cfg(partition) > self._system.lost_at:
+                groups[layout.cfg(partition)].append(partition)
         for stamp, partitions in sorted(groups.items()):
             await self._pull_group(layout, stamp, partitions)
 
     async def _pull_group(self, layout: Layout, stamp: int, partitions: list[int]) -> None:
-        heard: dict[int, int] = {}
-        for partition in partitions:
-            own_vote = layout.is_joint_at(partition) and self._node_id in layout.old_set(partition)
-            heard[partition] = 1 if own_vote else 0
-        needed = {partition: len(layout.old_set(partition)) // 2 + 1 for partition in partitions}
+        heard = dict.fromkeys(partitions, 0)
+        needed = {partition: self._sources_needed(layout, partition) for partition in partitions}
         for peer in self._peers.peers():
             wanted = [
                 partition
@@ -128,6 +137,16 @@ class Sync:
         if done and current is not None:
             still = [partition for partition in done if current.cfg(partition) == stamp]
             await self._system.mark_synced(still, stamp)
+
+    def _sources_needed(self, layout: Layout, partition: int) -> int:
+        """Return from how many others of the old owners a partition has to be pulled."""
+        owners = layout.old_set(partition)
+        majority = len(owners) // 2 + 1
+        if self._node_id not in owners:
+            return majority
+        if self._system.is_lost(partition):
+            return sources_needed(len(owners))
+        return majority - layout.is_joint_at(partition)  # while it moves this node is one of the majority itself
 
     async def _pull_from(self, source: NodeId, stamp: int, partitions: list[int]) -> bool:
         bitmap = pack_partitions(partitions)

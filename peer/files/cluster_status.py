@@ -9,7 +9,7 @@ from peer.files.access import TRY_SECONDS, Access, milliseconds
 from peer.files.quorum import collect
 from protocol.eviction import hold_reason
 from protocol.identity import NodeId
-from protocol.layout import Layout
+from protocol.layout import Layout, sources_needed
 from protocol.messages import MemberState, PeerInfo, Peers, PeersGet, PeerStatus, Status, StatusGet
 
 _STATES: Final = {
@@ -30,7 +30,9 @@ class MemberStatus:
     node_id: NodeId
     address: str
     state: str
-    """`alive`, `suspect`, `dead`, `leaving` or `left`, as the member says that thinks best of it; `joining` while it is no member yet."""
+    """`alive`, `suspect`, `dead`, `leaving` or `left`, as the member says that thinks best of it; `joining` while it is no member yet,
+    `recovering` while one that is alive fetches rows that it has lost.
+    """
     zone: str
     weight: int
     """0 for one that is no member."""
@@ -63,6 +65,8 @@ class ClusterStatus:
     """A member that has been dead for so long is left out."""
     eviction_hold: str = ""
     """Why nobody is left out, however long; empty when nothing speaks against it."""
+    recovery_sources: int = 0
+    """So many other members with their rows does a member need that has lost its own."""
 
 
 async def cluster_status(access: Access) -> ClusterStatus:
@@ -97,9 +101,13 @@ async def cluster_status(access: Access) -> ClusterStatus:
     for node_id, member in layout.members.items():
         address = next(iter([*access.addresses_of(node_id), *member.addresses]), "")
         state = states[node_id]
+        own = answers.get(node_id)
+        recovers = state is MemberState.ALIVE and own is not None and own.lost_partitions > 0
         away = max((view.away_seconds for view in views.get(node_id, ())), default=0) if state >= MemberState.DEAD else 0
         members.append(
-            MemberStatus(member.name, node_id, address, _STATES[state], member.zone, member.weight, answers.get(node_id), away)
+            MemberStatus(
+                member.name, node_id, address, "recovering" if recovers else _STATES[state], member.zone, member.weight, own, away
+            )
         )
     members.sort(key=lambda member: (member.name, member.node_id))
     entering, departing = _changing(layout)
@@ -115,6 +123,7 @@ async def cluster_status(access: Access) -> ClusterStatus:
         departing,
         min((status.evict_seconds for status in answers.values()), default=EVICT_SECONDS),
         hold_reason(dead, len(layout.members), layout.record.replication),
+        sources_needed(layout.record.old_columns),
     )
 
 

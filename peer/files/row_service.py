@@ -1,8 +1,8 @@
 """What a replica answers about rows: publish, merge, fetch, list, pull.
 
-Owns the fence (rule F): a request is served only under the stamp that is this replica's own `cfg[p]`, checked again immediately
-before every commit. Owns the coordinator's part of a write: find the operation or make the version, commit locally, ship the
-whole row, count. Knows nothing of how a client comes to its context.
+Owns the fence (rule F): a request is served only under the stamp that is this replica's own `cfg[p]`, and never where its rows are lost
+(`peer.cluster.sync`); both are checked again immediately before every commit. Owns the coordinator's part of a write: find the
+operation or make the version, commit locally, ship the whole row, count. Knows nothing of how a client comes to its context.
 """
 
 import asyncio
@@ -162,7 +162,7 @@ class RowService:
     async def _fenced(self, partition: int, stamp: int) -> Layout:
         """Return the layout in which `stamp` is current for `partition`, catching up if the sender knows more.
 
-        Raises: Refused with STALE or NOT_REPLICA.
+        Raises: Refused with STALE or NOT_REPLICA, or UNAVAILABLE while the rows of the partition are lost.
         """
         await self._catch_up(stamp)
         return self._check(partition, stamp)
@@ -180,6 +180,8 @@ class RowService:
             raise Refused(ErrorCode.NOT_REPLICA, "this node is no replica of the partition")
         if stamp != layout.cfg(partition):
             raise Refused(ErrorCode.STALE, f"stamp {stamp} is not {layout.cfg(partition)}")
+        if self._system.is_lost(partition):
+            raise Refused(ErrorCode.UNAVAILABLE, "this replica has lost its rows and does not have them again yet")
         return layout
 
     # -- the coordinator -----------------------------------------------------

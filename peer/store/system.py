@@ -1,7 +1,8 @@
 """What a node must not forget: boots, dots, the layout chain, its votes, what it has synced, whom it met and in which lives.
 
 Owns `sys.db`. Its loss means that the node may have promised things that it no longer knows: whoever finds it lost or
-corrupt starts as another node (`peer.store.home`). Values are small; what is asked often is kept in memory.
+corrupt starts as another node (`peer.store.home`). What it knows of `ns.db`: which one is the right one, and what of a lost one is not here
+again yet. Values are small; what is asked often is kept in memory.
 """
 
 import asyncio
@@ -37,10 +38,14 @@ _PEER: Final = b"peer/"
 _PEERS_END: Final = b"peer0"
 """The first key behind those of all peers: 0 follows /."""
 _COMMITS: Final = b"commits"
+_LOSS: Final = b"loss"
+_LOSSES: Final = struct.Struct(">II")
 _GIVEN_UP: Final = b"given up"
 _LIFE: Final = b"life/"
 _LIVES_END: Final = b"life0"
 _BATCH: Final = 256
+_COMMITS_OF_LOST_ROWS: Final = 1 << 40
+"""More than any `ns.db` has ever seen: so the commits of this node never seem to go back, though those of its rows are forgotten."""
 
 
 class Leave(IntEnum):
@@ -67,6 +72,10 @@ class SystemStore:
         self.acceptor: AcceptorState | None = None
         """How this node has voted last: None if it never did."""
         self.leave = Leave.NO
+        self.losses = 0
+        """How often this node has lost its rows."""
+        self.lost_at = 0
+        """The layout version in force when it last did, until all are here again; else 0."""
         self._synced = [0] * limits.PARTITIONS
         self._marked = self._synced
         """What the last commit under way says; it becomes `_synced` once it is durable."""
@@ -90,6 +99,9 @@ class SystemStore:
             synced = await self._read(_SYNCED)
             if synced is not None:
                 self._synced = self._marked = list(_STAMPS.unpack(synced))
+            loss = await self._read(_LOSS)
+            if loss is not None:
+                self.losses, self.lost_at = _LOSSES.unpack(loss)
             acceptor = await self._read(_ACCEPTOR)
             if acceptor is not None:
                 self.acceptor = decode(AcceptorState, acceptor)
@@ -183,6 +195,25 @@ class SystemStore:
         self._marked = marked
         return marked
 
+    # -- what was lost -------------------------------------------------------
+
+    def is_lost(self, partition: int) -> bool:
+        """Return whether this node must not vote on `partition`: it has lost its rows, and has not synced that one since."""
+        return bool(self.lost_at) and self._synced[partition] <= self.lost_at
+
+    async def lose_rows(self) -> None:
+        """Note durably that all rows are lost: to be called before there are new ones."""
+        self._synced = self._marked = [0] * limits.PARTITIONS
+        self._called += _COMMITS_OF_LOST_ROWS
+        stamps = Put(_SYNCED, wrap(_SYNCED, _STAMPS.pack(*self._marked)))
+        await self._promise([_loss_record(self.losses + 1, self._latest), stamps])
+        self.losses, self.lost_at = self.losses + 1, self._latest
+
+    async def rows_recovered(self) -> None:
+        """Note durably that all that was lost is here again."""
+        await self._promise([_loss_record(self.losses, 0)])
+        self.lost_at = 0
+
     # -- peers ---------------------------------------------------------------
 
     def peers(self) -> list[PeerInfo]:
@@ -240,3 +271,7 @@ class SystemStore:
 
     async def _write(self, key: bytes, body: bytes) -> None:
         await self._kv.commit([Put(key, wrap(key, body))])
+
+
+def _loss_record(losses: int, lost_at: int) -> Put:
+    return Put(_LOSS, wrap(_LOSS, _LOSSES.pack(losses, lost_at)))

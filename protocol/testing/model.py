@@ -447,7 +447,7 @@ class NodeModel:
         return Status(
             node_id=self.node_id, name=self.info.name, cluster_id=self.layout.cluster_id, layout_version=self.layout.version,
             uptime_seconds=0, chunks=len(chunks), chunk_bytes=sum(map(len, chunks)), rows=len(rows), capacity_bytes=0, free_bytes=0,
-            corrupt_chunks=0, owed_chunks=0, unsynced_partitions=0, evict_seconds=600, peers=(), notices=(),
+            corrupt_chunks=0, owed_chunks=0, unsynced_partitions=0, lost_partitions=0, evict_seconds=600, peers=(), notices=(),
         )  # fmt: skip
 
 

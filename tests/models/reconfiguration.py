@@ -32,9 +32,8 @@ class Operation:
     row: int = 0
     payload: int = 0
     purges: int = -1
-    answers: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Node -> (its generation, its rows), in the phase under way."""
-    known: list[int] | None = None
+    answers: dict[int, int] = field(default_factory=dict)
+    """Node -> its rows, in the phase under way."""
     asked: int = 0
     phase: int = 1
     done: bool = False
@@ -144,19 +143,10 @@ class World(Replicas):
         elif operation.kind == "write" or operation.phase == 2:
             node.rows |= operation.payload
         operation.asked |= 1 << number
-        operation.answers[number] = (node.generation, node.rows & self.rows[operation.row])
+        operation.answers[number] = node.rows & self.rows[operation.row]
         self.history.append((number, "answers", operation.kind, operation.number, "phase", operation.phase, named(node.rows)))
-        if self.lossy:
-            self.compare_generations(operation, node)
         if not operation.done:
             self.look(operation)
-
-    def compare_generations(self, operation: Operation, node: Replica) -> None:
-        """Discard what nodes answered in an earlier life, as far as those that answered know of it."""
-        known = operation.known = [max(pair) for pair in zip(operation.known or node.known, node.known, strict=True)]
-        if self.rules.generations:
-            for number in [number for number, (generation, _) in operation.answers.items() if generation < known[number]]:
-                del operation.answers[number]
 
     def purge(self, operation: Operation, node: Replica) -> None:
         if node.rows & self.rows[operation.row] == operation.payload:
@@ -197,9 +187,9 @@ class World(Replicas):
 
     def finish_reading(self, operation: Operation) -> None:
         """Return what all answers agree on, else begin to write their union back."""
-        for _, rows in operation.answers.values():
+        for rows in operation.answers.values():
             operation.payload |= rows
-        agreed = {number: answer for number, answer in operation.answers.items() if answer[1] == operation.payload}
+        agreed = {number: answer for number, answer in operation.answers.items() if answer == operation.payload}
         if len(agreed) == len(operation.answers) or not self.rules.repair_first:
             self.complete_read(operation)
             return

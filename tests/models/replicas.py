@@ -49,10 +49,10 @@ class Rules:
     """A replica refuses requests that began at a lower purge generation than its own."""
     purge_raises_fence: bool = True
     """A replica that confirms a purge refuses from then on what is stamped older than the purge: joint operations of before."""
-    generations: bool = True
-    """A vote that a node gave before it lost its rows is discarded."""
+    renewed_stamp: bool = True
+    """A node that lost its rows pulls from those only that refuse every stamp under which it had voted; a record renews the stamp."""
     recovery_quorum: bool = True
-    """A node that lost its rows votes after pulling from M-Wq+1 others of each set; without: from one."""
+    """A node that lost its rows votes after pulling from M-Wq+1 others; without: from one."""
 
 
 @dataclass(slots=True)
@@ -61,21 +61,22 @@ class Layout:
 
     old: int
     new: int = 0
+    renews: bool = False
+    """Whether it changes nothing but the stamp."""
 
 
 @dataclass(slots=True)
 class Replica:
     """What one node has on its disk, and which pulls it has under way."""
 
-    known: list[int]
-    """Generation of each node as far as this one was told."""
     version: int = 0
     min_stamp: int = 0
     rows: int = 0
     purges: int = 0
     last_purged: int = 0
-    generation: int = 0
     recovering: bool = False
+    lost_at: int = 0
+    """Its version when it lost its rows."""
     synced: int = -1
     pulled: int = 0
 
@@ -99,7 +100,7 @@ class Replicas:
         self.size = (1, 2, 2, 3, 3, 3, 4, 5)[self.below(8)]  # of most sets in this run
         self.count = self.size + (1 + self.below(2) if self.deletes else self.below(6))
         self.chain = [Layout(self.some_nodes())]
-        self.nodes = [Replica([0] * self.count) for _ in range(self.count)]
+        self.nodes = [Replica() for _ in range(self.count)]
         self.reports: dict[int, int] = {}
         self.rows = [0] * (self.below(3) + 1)  # all versions of each
         self.slow = self.below(1 << self.count) & self.below(1 << self.count)  # nodes that learn late, as they are away or busy
@@ -137,7 +138,9 @@ class Replicas:
     def decide(self) -> bool:
         """Append the next record to the chain, if one may follow; nobody has learned it yet. Return whether one did."""
         last, head = len(self.chain) - 1, self.chain[-1]
-        if not head.new:
+        if not head.new and any(self.nodes[n].recovering and self.nodes[n].lost_at >= self.fence() for n in members(head.old)):
+            layout = Layout(head.old, renews=True)
+        elif not head.new:
             wanted = self.some_nodes()
             if self.below(2):  # like most changes: some stay
                 wanted = (head.old & ~(1 << self.below(self.count))) | 1 << self.below(self.count)
@@ -152,8 +155,13 @@ class Replicas:
             return False
         self.chain.append(layout)
         kind = f"joint {named(layout.old)} {named(layout.new)}" if layout.new else f"stable {named(layout.old)}"
+        kind += " renewed" if layout.renews else ""
         self.history.append(("layout", last + 1, kind))
         return True
+
+    def fence(self) -> int:
+        """Return the oldest stamp that is not refused by those who know the last layout."""
+        return max((version for version, layout in enumerate(self.chain) if layout.new or layout.renews), default=0)
 
     def reported(self, joint: int) -> int:
         if self.rules.this_sync:
@@ -179,7 +187,7 @@ class Replicas:
         self.history.append((number, "learns", node.version))
         if self.chain[node.version - 1].new and layout.old == self.chain[node.version - 1].old and not self.rules.abort_keeps_rows:
             node.rows = 0
-        if layout.new and self.rules.fence:
+        if (layout.new and self.rules.fence) or layout.renews:
             node.min_stamp = node.version
         if entering:
             node.recovering = False  # nothing is expected of a newcomer
@@ -220,18 +228,16 @@ class Replicas:
     def pull_what_was_lost(self, number: int) -> None:
         node, bit = self.nodes[number], 1 << number
         layout = self.chain[node.version]
-        source = self.one_of(layout.old | layout.new)
+        source = self.one_of(layout.old)
         if source == number or not self.admits(source, node.version):
             return
-        other = self.nodes[source]
-        other.known[number] = node.generation
+        if self.rules.renewed_stamp and self.nodes[source].min_stamp <= node.lost_at:
+            return
         self.copy(number, source)
-        node.min_stamp = max(node.min_stamp, other.min_stamp)
         node.pulled |= 1 << source
-        for replicas in (layout.old, layout.new):
-            needed = replicas.bit_count() - quorum_of(replicas) + 1 if self.rules.recovery_quorum else 1
-            if replicas and (node.pulled & replicas & ~bit).bit_count() < needed:
-                return
+        needed = layout.old.bit_count() - quorum_of(layout.old) + 1 if self.rules.recovery_quorum else 1
+        if (node.pulled & ~bit).bit_count() < needed:
+            return
         node.recovering, node.pulled = False, 0
         self.history.append((number, "recovered"))
 
@@ -260,16 +266,14 @@ class Replicas:
                 self.copy(other, number)
 
     def lose(self, number: int) -> None:
-        """Let a node lose its rows database: rows, fence, purges, reports; the layout it has learned is kept elsewhere."""
+        """Let a node lose its rows database: rows, purges, reports; the layout it has learned, and so its fence, is kept elsewhere."""
         node = self.nodes[number]
         if not self.is_replica(number) or node.recovering:
             return
         self.lossy = True
-        node.rows = node.min_stamp = node.purges = node.last_purged = node.pulled = 0
+        node.rows = node.purges = node.last_purged = node.pulled = 0
         node.synced = -1
-        node.recovering = True
-        node.generation += 1
-        node.known[number] = node.generation
+        node.recovering, node.lost_at = True, node.version
         self.history.append((number, "loses its rows"))
 
     def is_replica(self, number: int) -> bool:

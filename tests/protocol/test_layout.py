@@ -21,9 +21,11 @@ from protocol.layout import (
     complete,
     follows,
     genesis,
+    outdated_stamps,
     pack_partitions,
     propose,
     refreshed_weight,
+    renewed,
     unpack_partitions,
     weight_of,
 )
@@ -241,6 +243,27 @@ def test_voters_are_spread_over_zones_and_who_votes_already_comes_first(zones, d
         if each.node_id not in voters:
             assert taken[each.zone] + 1 >= max(taken.values())
             assert each not in before or all(other in before for other in members if other.zone == each.zone and other.node_id in voters)
+
+
+def test_the_stamps_of_a_replica_that_lost_its_rows_are_renewed_once_and_nothing_else_is():
+    layout = chain(7)[-1]
+    loser = layout.record.members[3].node_id
+    assert outdated_stamps(layout, loser, layout.version) == layout.partitions_of(loser)
+    assert outdated_stamps(layout, loser, layout.version + 1) == ()
+    new = renewed(layout, outdated_stamps(layout, loser, layout.version))
+    assert follows(layout, Layout.from_bytes(new.data)) is None
+    assert outdated_stamps(new, loser, layout.version) == ()
+    for partition in PARTITIONS:
+        is_his = layout.is_replica(loser, partition)
+        assert new.cfg(partition) == (new.version if is_his else layout.cfg(partition))
+        assert new.replica_sets(partition) == layout.replica_sets(partition)
+    assert (new.record.members, new.record.voters) == (layout.record.members, layout.record.voters)
+
+
+def test_no_stamp_is_renewed_while_anything_moves():
+    for parent, child in pairwise(chain(7)[-3:]):
+        cfg = child.version.to_bytes(4, "big") * limits.PARTITIONS
+        assert follows(parent, Layout(dataclasses.replace(child.record, cfg=cfg))) is not None
 
 
 def test_a_successor_that_changes_what_it_may_not_is_no_successor():

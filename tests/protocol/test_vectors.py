@@ -164,7 +164,9 @@ EXAMPLES: tuple[Message, ...] = (
     LayoutAnnounce(5000, CLUSTER, 6, DIGEST),
     SyncReport(10_000, 6, pack_partitions([0, 9, 4095])),
     StatusGet(2000),
-    Status(A, "ada", CLUSTER, 6, 3600, 12, 1 << 20, 4, 1 << 40, 1 << 39, 0, 1, 0, 600, (PeerStatus(B, MemberState.DEAD, 40),), ("hello",)),
+    Status(
+        A, "ada", CLUSTER, 6, 3600, 12, 1 << 20, 4, 1 << 40, 1 << 39, 0, 1, 4, 3, 600, (PeerStatus(B, MemberState.DEAD, 40),), ("hello",)
+    ),
     Leave(5000),
     Leaving(4096, 12, 3_145_728, False, "what this node holds has to be confirmed by ben as well: away"),
     Forget(5000, B),
@@ -564,7 +566,7 @@ SUCCESSORS_REFUSED: tuple[tuple[str, Layout, LayoutRecord], ...] = (
     ("joint behind joint", _JOINT, replace(_two, version=3, parent=_JOINT.digest)),
     ("neither completed nor taken back", _JOINT, replace(_three, old_table=b"\x01\x00" * PARTITIONS)),
     ("stamps that did not change with the owners", _ALONE, replace(_two, cfg=stamps(1))),
-    ("stamps that changed without the owners", _SETTLED, replace(_three, version=4, parent=_SETTLED.digest, cfg=stamps(4))),
+    ("stamps that go back", _SETTLED, replace(_three, version=4, parent=_SETTLED.digest, cfg=stamps(2))),
 )
 """Records that are valid, and may not follow the one before."""
 

@@ -116,9 +116,9 @@ class FakeClient:
 def member(name: str, state: str = "alive", **numbers: int) -> MemberStatus:
     """Return a member; one that is not alive says nothing of itself."""
     node_id = NodeId(name.encode().ljust(16, b"\0"))
-    figures = {"chunks": 10, "chunk_bytes": 4096, "free_bytes": 1 << 30, "owed_chunks": 0, "corrupt_chunks": 0} | numbers
+    figures = {"chunks": 10, "chunk_bytes": 4096, "free_bytes": 1 << 30, "owed_chunks": 0, "corrupt_chunks": 0, "lost_partitions": 0}
     own = Status(
         node_id=node_id, name=name, cluster_id=bytes(16), layout_version=4, uptime_seconds=60, rows=3,
-        capacity_bytes=1 << 40, unsynced_partitions=0, evict_seconds=600, peers=(), notices=(), **figures,
+        capacity_bytes=1 << 40, unsynced_partitions=0, evict_seconds=600, peers=(), notices=(), **figures | numbers,
     )  # fmt: skip
     return MemberStatus(name, node_id, "10.0.0.1:7400", state, "", 8, own if state == "alive" else None)

@@ -73,6 +73,17 @@ def test_what_changes_and_what_becomes_of_the_dead_is_said(shoal, client, found,
         assert document["members"][-1]["evicted_in_seconds"] == wanted
 
 
+def test_of_a_member_that_recovers_it_is_said_how_far_it_is_or_whom_it_waits_for(shoal, client):
+    recovering = replace(member("cleo", lost_partitions=7), state="recovering")
+    client.status_found = replace(cluster(member("ada"), member("ben"), recovering), recovery_sources=2)
+    text = shoal("status").stdout
+    assert "3 of 3 members alive" in text
+    assert "cleo has lost its rows and fetches them from the others: 7 partitions to go" in text
+    assert json.loads(shoal("status", "--json").stdout)["health"]["lost_partitions"] == 7
+    client.status_found = replace(cluster(member("ada"), member("ben", "dead"), recovering), recovery_sources=2)
+    assert "it needs 2 other members that have theirs, and 1 can be reached" in shoal("status").stdout
+
+
 def test_a_member_that_leaves_is_there_and_who_is_none_is_not_counted(shoal, client):
     client.status_found = cluster(member("ada"), member("ben", "leaving"), replace(member("cleo", "leaving"), weight=0))
     assert "2 of 2 members alive" in shoal("status").stdout

@@ -10,6 +10,9 @@ from peer.errors import DiskError, StorageFailed
 from peer.store.chunks import ChunkStore
 from peer.store.formats import unwrap
 from peer.store.home import open_home
+from protocol.hashing import plain_hash
+from protocol.identity import ClusterId, NodeId
+from protocol.layout import Layout, Member, complete, genesis, propose
 
 
 async def opened(machine):
@@ -71,6 +74,10 @@ async def damage_the_owner(machine):
     await machine.put_raw("ns", b"owner", b"damaged")
 
 
+async def damage_the_count(machine):
+    await machine.put_raw("ns", b"commits", b"damaged")
+
+
 async def lose_rows(machine):
     await machine.lose("ns")
 
@@ -103,6 +110,7 @@ LOSSES = [
     damage_system,
     damage_a_value_of_system,
     damage_the_owner,
+    damage_the_count,
     lose_rows,
     damage_rows,
     lose_identity,
@@ -138,6 +146,79 @@ def test_a_lost_part_means_a_new_identity_that_keeps_the_chunks(loss, side, tmp_
         asyncio.run(story())
     else:
         run(story)
+
+
+def layout_of_two() -> Layout:
+    both = [Member(NodeId(plain_hash(name, 16)), name.decode(), "", 1, ("192.0.2.1:7400",)) for name in (b"a", b"b")]
+    joint = propose(genesis(ClusterId(b"c" * 16), both[0]), both)
+    assert joint is not None
+    return complete(joint)
+
+
+async def put_an_older_one_back(machine):
+    old = await machine.stored("ns")
+    await machine.lose("ns")
+    await closed(await opened(machine), machine)
+    for key, value in old:
+        await machine.put_raw("ns", key, value)
+
+
+@pytest.mark.parametrize("loss", [lose_rows, damage_rows, damage_the_owner, damage_the_count, put_an_older_one_back])
+@pytest.mark.parametrize("side", ["real", "sim"])
+def test_lost_rows_are_remembered_as_lost_under_the_same_identity_until_they_are_here_again(loss, side, tmp_path) -> None:
+    async def story() -> None:
+        machine = Machine(0, tmp_path if side == "real" else None)
+        seed = await lived_in(machine)
+        home = await opened(machine)
+        layout = layout_of_two()
+        await home.system.save_layout(layout.version, layout.data, range(4096))
+        commits = home.system.commits + home.rows.commits
+        assert not home.system.is_lost(7)
+        await closed(home, machine)
+        await loss(machine)
+        home = await opened(machine)
+        assert home.seed == seed
+        assert home.lost in ("ns.db was lost", "ns.db was damaged")
+        assert home.rows.count == 0
+        assert home.system.commits + home.rows.commits > commits
+        assert home.system.lost_at == layout.version
+        assert home.system.is_lost(7)
+        await home.system.mark_synced([7], layout.version + 1)
+        await closed(home, machine)
+        home = await opened(machine)
+        assert not home.lost
+        assert (home.system.is_lost(7), home.system.is_lost(8)) == (False, True)
+        await home.system.rows_recovered()
+        await closed(home, machine)
+        home = await opened(machine)
+        assert not home.system.is_lost(8)
+        await closed(home, machine)
+        await machine.storage.close()
+
+    if side == "real":
+        asyncio.run(story())
+    else:
+        run(story)
+
+
+def test_a_loss_is_durable_before_new_rows_take_the_place_of_the_old_whatever_crashes() -> None:
+    async def story(seed: int) -> None:
+        machine, random, layout = Machine(seed), Random(seed), layout_of_two()
+        home = await opened(machine)
+        await home.system.save_layout(layout.version, layout.data, range(4096))
+        await closed(home, machine)
+        machine.damage("ns")
+
+        async def life() -> None:
+            home = await opened(machine)
+            assert home.system.is_lost(7)
+            await home.rows.merge([row_of("/file")])
+
+        for _ in range(4):
+            await until_crash(seed, machine, life, random.uniform(0, 0.03))()
+
+    for seed in range(30):
+        run(lambda seed=seed: story(seed), seed)
 
 
 def test_what_a_new_identity_sets_aside_is_still_in_the_folder(tmp_path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from peer.cli.output import Output
 from peer.cli.settings import Settings
 from peer.client.asynchronous import Client
 from peer.client.home_files import DATA_FOLDER
@@ -92,11 +93,19 @@ async def build_node_world(key: ClusterKey, home: Path, discovery: Discovery, *,
 
 @asynccontextmanager
 async def client_of(settings: Settings) -> AsyncIterator[Client]:
-    """Yield a client of the cluster that the settings point at.
+    """Yield a client of the cluster that the settings point at. It says once, on stderr, what the command waits for.
 
     Raises: NotAllowed, Unavailable, WrongUsage.
     """
     async with Client.connect(settings.node, home=settings.home) as client:
+        said: list[str] = []
+
+        def say(text: str) -> None:
+            if not said:
+                Output(settings).note(text)
+            said.append(text)
+
+        client.on_wait = say
         yield client
 
 

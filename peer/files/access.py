@@ -23,6 +23,8 @@ OPERATION_SECONDS = 30.0
 """After so long without success an operation gives up."""
 RETRY_SECONDS = 0.2
 """Pause before everything is tried again."""
+WAIT_SECONDS = 2.0
+"""After so long without success whoever watches is told what is waited for."""
 
 CHUNKS_AT_ONCE = 32
 """Chunks that one client fetches at a time, and so many that it stores, over all its operations. The others wait, and no clock runs."""

@@ -29,6 +29,7 @@ from peer.files.access import (
     PUBLISH_SECONDS,
     RETRY_SECONDS,
     TRY_SECONDS,
+    WAIT_SECONDS,
     Access,
     milliseconds,
 )
@@ -71,6 +72,8 @@ class Operations:
         self._known_folders: dict[str, None] = {}
         self._making_folders = asyncio.Lock()
         self._looks: dict[str, _Looks] = {}
+        self.on_wait: Callable[[str], None] = _nobody_watches
+        """Is told in one line what is waited for, when something takes more than WAIT_SECONDS for lack of machines that answer."""
 
     # -- writing -------------------------------------------------------------
 
@@ -396,7 +399,7 @@ class Operations:
         Raises: Unavailable.
         """
         async with self._row_turns:
-            return await read_row(self._access, path)
+            return await read_row(self._access, path, self.on_wait)
 
     async def _find(self, path: str) -> tuple[Row, Version]:
         """Return the row and the version that `path` names: the winner, or by its conflict name another one.
@@ -428,7 +431,7 @@ class Operations:
         after = ""
         while True:
             async with self._row_turns:
-                rows, after = await read_page(self._access, folder, after)
+                rows, after = await read_page(self._access, folder, after, self.on_wait)
             for row in rows:
                 for version in siblings(row):
                     entry = entry_of(row, version)
@@ -564,6 +567,7 @@ class Operations:
         give_up_at = loop.time() + OPERATION_SECONDS
         perhaps_stored = attempt.again
         faults: list[str] = []
+        is_told = False
         is_stale = False  # what is no member of this layout may be one of a later layout: a replica that knows more has to say no first
         partition = row_partition(path)
         while True:
@@ -605,6 +609,9 @@ class Operations:
                     return reply.message.dot, reply.message.copies
             if loop.time() >= give_up_at:
                 break
+            if loop.time() >= give_up_at - OPERATION_SECONDS + WAIT_SECONDS and not is_told:
+                is_told = True
+                self.on_wait(f"waiting for a replica that takes {path}: {faults[-1]}")
             await asyncio.sleep(RETRY_SECONDS)
         reasons = "; ".join(faults[-3:])
         if perhaps_stored:
@@ -717,6 +724,10 @@ def _refuse_folder(row: Row) -> None:
 
 def _no_progress(count: int) -> None:
     """Nobody watches."""
+
+
+def _nobody_watches(text: str) -> None:
+    """Nobody is told."""
 
 
 @contextmanager

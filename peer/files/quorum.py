@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from peer.errors import LinkLost, RequestFailed, Unavailable
-from peer.files.access import RETRY_SECONDS, TRY_SECONDS, Access, milliseconds
+from peer.files.access import RETRY_SECONDS, TRY_SECONDS, WAIT_SECONDS, Access, milliseconds
+from peer.files.sides import side_of
 from protocol import limits
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
@@ -22,6 +23,8 @@ from protocol.rows import range_digest, row_bytes, row_digest
 from protocol.versions import Row, empty_row, merge
 
 T = TypeVar("T")
+OnWait = Callable[[str], None]
+"""Is told in one line what is waited for."""
 
 HEDGE_SECONDS = 0.25
 """After so long without a majority those are asked as well that were spared at first."""
@@ -29,6 +32,8 @@ QUORUM_SECONDS = 6.0
 """After so long without a majority a read gives up: nothing was changed."""
 JOINT_SECONDS = 15.0
 """The same while the layout is joint: if its new owners are dead it is taken back before that (peer.config.ABORT_JOINT_SECONDS)."""
+LOOK_SECONDS = 1.0
+"""How often a read that has to be repeated looks who is there."""
 
 
 class StaleLayout(Exception):
@@ -131,20 +136,24 @@ def _forget(task: asyncio.Task[Any]) -> None:
         task.exception()  # nobody waits for it any more
 
 
-async def read_row(access: Access, path: str) -> Row:
+def _nobody_watches(text: str) -> None:
+    """Nobody is told what is waited for."""
+
+
+async def read_row(access: Access, path: str, on_wait: OnWait = _nobody_watches) -> Row:
     """Return the row of `path` as a majority of each set knows it; empty if it was never written.
 
     Raises: Unavailable.
     """
-    return await until_available(access, lambda layout: _read_row(access, layout, path))
+    return await until_available(access, row_partition(path), lambda layout: _read_row(access, layout, path), on_wait)
 
 
-async def read_page(access: Access, folder: str, after: str) -> tuple[list[Row], str]:
+async def read_page(access: Access, folder: str, after: str, on_wait: OnWait = _nobody_watches) -> tuple[list[Row], str]:
     """Return rows of `folder` behind name `after`, in order, and the name behind which to go on ("" at the end).
 
     Raises: Unavailable.
     """
-    return await until_available(access, lambda layout: _read_page(access, layout, folder, after))
+    return await until_available(access, folder_partition(folder), lambda layout: _read_page(access, layout, folder, after), on_wait)
 
 
 async def fetch_row(access: Access, layout: Layout, node: NodeId, path: str, *, full: bool) -> RowIs:
@@ -173,22 +182,35 @@ async def fetch_page(access: Access, layout: Layout, node: NodeId, folder: str, 
     return reply.message
 
 
-async def until_available(access: Access, attempt: Callable[[Layout], Awaitable[T]]) -> T:
+async def until_available(access: Access, partition: int, attempt: Callable[[Layout], Awaitable[T]], on_wait: OnWait) -> T:
     """Repeat a harmless `attempt` until it succeeds, with the layout caught up: for QUORUM_SECONDS at most, JOINT_SECONDS if it is joint.
 
-    Raises: Unavailable.
+    Not repeated when so many replicas have been held dead for QUORUM_SECONDS that no majority is left.
+    `on_wait` is told what is waited for, once that takes WAIT_SECONDS.
+
+    Raises: Unavailable; the text says what is reached from here, and what follows.
     """
     loop = asyncio.get_running_loop()
-    began_at = loop.time()
+    began_at = look_at = loop.time()
+    is_told = False
     while True:
         try:
             try:
                 return await attempt(access.layout)
             except StaleLayout as stale:
                 await access.catch_up(stale.version)
-        except Unavailable:
-            if loop.time() - began_at >= (JOINT_SECONDS if access.layout.is_joint else QUORUM_SECONDS):
-                raise
+        except Unavailable as error:
+            layout, now = access.layout, loop.time()
+            is_over = now - began_at >= (JOINT_SECONDS if layout.is_joint else QUORUM_SECONDS)
+            if is_over or now >= look_at:
+                look_at = now + LOOK_SECONDS
+                side = await side_of(access)
+                perhaps = {node: None for node in layout.members if side.dead_seconds.get(node, 0) < QUORUM_SECONDS}
+                if is_over or not has_majority([layout.old_set(partition)], perhaps):
+                    raise Unavailable(f"{error}: {side.meaning()}") from None
+                if not is_told and loop.time() - began_at >= WAIT_SECONDS:
+                    is_told = True
+                    on_wait(side.waiting(is_joint=layout.is_joint))
             await asyncio.sleep(RETRY_SECONDS)
 
 
@@ -211,7 +233,7 @@ def unavailable(layout: Layout, what: str, failures: Mapping[NodeId, Exception])
     reasons = ", ".join(
         f"{layout.members[node].name}: {str(error) or 'no answer'}" for node, error in sorted(failures.items()) if node in layout.members
     )
-    return Unavailable(f"{what}: too few of its replicas answer ({reasons}): try again when they are back")
+    return Unavailable(f"{what}: too few of its replicas answer ({reasons})")
 
 
 def _refuse(fault: str | None) -> None:

@@ -2,11 +2,16 @@
 
 import json
 import shlex
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import click
 import pytest
 
 from peer.cli.main import main
+from peer.cli.settings import Settings
+from peer.cli.world import client_of
+from peer.client.asynchronous import Client
 from peer.client.home_files import KEY_FILE, key_for_client, key_for_node, node_addresses, remove_node_file, write_key, write_node_file
 from peer.errors import AlreadyThere, NotAllowed, WrongUsage
 from peer.real.keys import new_key
@@ -188,3 +193,16 @@ def test_every_help_fits_80_columns_and_ends_with_two_or_three_examples_that_are
             inner.make_context(inner.name, rest).close()
             called += operands[: len(words)] == list(words)
     assert called, "no example calls the command itself"
+
+
+@pytest.mark.parametrize(("quiet", "told"), [(False, "waiting for laptop to answer\n"), (True, "")])
+async def test_what_a_command_waits_for_is_said_once_on_stderr(monkeypatch, capsys, quiet, told):
+    @asynccontextmanager
+    async def connect(node, *, home):
+        yield SimpleNamespace()
+
+    monkeypatch.setattr(Client, "connect", connect)
+    async with client_of(Settings(quiet=quiet)) as client:
+        client.on_wait("waiting for laptop to answer")
+        client.on_wait("waiting for laptop to answer")
+    assert capsys.readouterr() == ("", told)

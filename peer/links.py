@@ -195,6 +195,11 @@ class Links:
             if link.proven in gone:
                 link.close(code, reason)
 
+    def close_all(self, code: CloseCode, reason: str) -> None:
+        """Close every link that there is now."""
+        for link in list(self._every):
+            link.close(code, reason)
+
     # -- LinkOwner -----------------------------------------------------------
 
     def hello(self, kind: LinkKind, peer: NodeId) -> Hello:

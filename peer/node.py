@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from peer.care.reconcile import Reconcile
 from peer.care.row_repair import RowRepair
@@ -17,6 +17,7 @@ from peer.care.sweep import Sweep
 from peer.cluster.decider import Decider
 from peer.cluster.detector import Detector
 from peer.cluster.explorer import Explorer
+from peer.cluster.forcing import Forcing
 from peer.cluster.genesis import Genesis
 from peer.cluster.layouts import Layouts
 from peer.cluster.leaving import Leaver
@@ -33,8 +34,9 @@ from peer.links import Links
 from peer.seams import Announcement, Compute, Entropy, Env, Listener, WallClock
 from peer.store.chunks import ChunkStore
 from peer.store.home import Home
-from protocol import limits
+from protocol import limits, succession
 from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
+from protocol.eviction import goes_on
 from protocol.fields import NO_CLUSTER
 from protocol.hashing import Buffer
 from protocol.identity import ClusterId, NodeId, short
@@ -47,6 +49,8 @@ from protocol.messages import (
     ChunksHave,
     DigestsGet,
     Done,
+    Force,
+    Forced,
     Forget,
     Hello,
     LayoutAccept,
@@ -80,6 +84,7 @@ from protocol.messages import (
     cluster_entry,
     lost_entry,
 )
+from protocol.succession import Relation
 
 PROTOCOL_VERSION = 1
 ANNOUNCE_TIMEOUT_SECONDS = 5.0
@@ -91,6 +96,8 @@ PEERS_SHOWN_MAX = 2 * limits.MEMBERS_MAX
 """In a status."""
 SLOW_ANSWER_SECONDS = 3.0
 """A simulated answer that is slow: longer than anybody waits for one before he asks others."""
+_LINKED = (Relation.OURS, Relation.HEIR, Relation.FOLLOWER)
+"""What peers are that a link may stand to."""
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +163,7 @@ class Node:
         self._on_event = on_event
         self._notices: list[str] = []
         self._foreign: set[bytes] = set()
+        self._cluster_id = b""
         self._tasks: list[asyncio.Task[None]] = []
         self._heard: dict[NodeId, tuple[bytes, int]] = {}
         self._members_told = 0
@@ -182,10 +190,15 @@ class Node:
         self.layouts = Layouts(self.node_id, self.system, self.rows, self, self._layout_changed)
         await self.layouts.load()
         self.row_repair = RowRepair(self, self.rows)
-        self.sync = Sync(self.node_id, self.layouts, self.system, self.rows, self, self.row_repair.report)
+        self.sync = Sync(
+            self.node_id, self.layouts, self.system, self.rows, self, self.row_repair.report, self.detector.away_seconds
+        )
         self.voter = Voter(self.system, self.layouts)
         self.decider = Decider(
             self.node_id, self.layouts, self.detector, self, self._is_empty, self.system, self.compute, self.config.evict_seconds
+        )
+        self.forcing = Forcing(
+            self.node_id, self.layouts, self.detector, self, self._is_with_us, self.entropy, self.compute
         )
         self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.detector.is_alive)
         self.row_service = RowService(self, self.rows, self.system, self._env.faults, self.row_repair.report)
@@ -323,7 +336,7 @@ class Node:
             capacity_bytes=self._capacity_bytes,
             addresses=self.addresses,
             optional=dict(self.lives.told(peer))
-            | cluster_entry(b"" if layout is not None else self.genesis.known_cluster)
+            | (succession.told(layout, peer) if layout is not None else cluster_entry(self.genesis.known_cluster))
             | lost_entry(self.system.lost_at)
             | clock_entry(self.wall_clock.milliseconds()),
         )
@@ -336,11 +349,14 @@ class Node:
         """Refuse members of another cluster, visibly, and those that are not what they were."""
         if peer.role is Role.CLIENT:
             return None
-        layout = self.layouts.current
-        if layout is None or peer.cluster_id in (b"", layout.cluster_id):
+        try:
+            relation = self._relation(peer)
+        except RemoteProtocolError as error:
+            return error.code, error.reason
+        if relation in _LINKED:
             return self.lives.admit(peer)
-        self._tell_foreign(peer, peer.cluster_id, layout)
-        return CloseCode.FOREIGN_CLUSTER, f"this node belongs to cluster {short(layout.cluster_id)}"
+        self._tell_foreign(peer, relation)
+        return CloseCode.FOREIGN_CLUSTER, f"this node belongs to cluster {short(self.layout.cluster_id)}"
 
     def peer_up(self, peer: Hello) -> None:
         """Exchange peers and layouts with whom a link has come up."""
@@ -359,7 +375,7 @@ class Node:
 
     def answer_at_once(self, peer: Hello, request: Request) -> Answer | None:
         """Answer the probes of members."""
-        return self.detector.answer_at_once(peer.node_id, request) if peer.role is Role.MEMBER else None
+        return self.detector.answer_at_once(peer.node_id, request) if peer.role is Role.MEMBER and self._is_ours(peer) else None
 
     async def serve(self, peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
         """Answer a request.
@@ -377,6 +393,8 @@ class Node:
         return answer
 
     async def _serve(self, peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
+        if peer.role is Role.MEMBER and not self._is_ours(peer) and not isinstance(request, LayoutGet):
+            raise Refused(ErrorCode.UNAVAILABLE, "between two clusters only layouts are told")
         if isinstance(request, VOTES) and not self.lives.may_vote(self.layout.members):
             raise Refused(ErrorCode.UNAVAILABLE, "this node has not met a majority since its start")
         match request:
@@ -404,6 +422,11 @@ class Node:
                 return await self.leaver.ask()
             case Forget():
                 return await self.decider.forget(request, pass_on=peer.role is Role.CLIENT)
+            case Force():
+                plan = await self.forcing.plan(request.gone)
+                if request.begin and plan.layout is not None:
+                    self._spawn(self._go_on(plan.layout))
+                return Forced(plan.short, plan.lost)
         if peer.role is not Role.MEMBER:
             raise Refused(ErrorCode.UNSUPPORTED, "only members may ask this")
         match request:
@@ -467,6 +490,21 @@ class Node:
         layout = self.layouts.current
         return layout is not None and node_id in layout.members
 
+    def _relation(self, peer: Hello) -> Relation:
+        """Return what a member is to this node.
+
+        Raises: RemoteProtocolError.
+        """
+        return Relation.OURS if self._is_ours(peer) else succession.relation(self.layouts.current, peer, succession.heard(peer.optional))
+
+    def _is_ours(self, peer: Hello) -> bool:
+        layout = self.layouts.current
+        return layout is None or peer.cluster_id in (b"", layout.cluster_id)
+
+    def _is_with_us(self, node_id: NodeId) -> bool:
+        peer = self.links.peer(node_id)
+        return node_id == self.node_id or (self.detector.is_alive(node_id) and (peer is None or self._is_ours(peer)))
+
     def _is_empty(self) -> bool:
         return self.rows.count == 0 and self.chunks.count == 0
 
@@ -487,9 +525,11 @@ class Node:
             if not self.links.addresses(node_id):
                 self.links.learn_addresses(node_id, member.addresses)
             self.explorer.keep(node_id)
-        foreign = [
-            peer.node_id for peer in self.links.peers() if peer.cluster_id not in (b"", layout.cluster_id)
-        ]
+        if self._cluster_id not in (b"", layout.cluster_id):  # no answer of the old cluster leaves any more, and none arrives
+            self.links.close_all(CloseCode.NORMAL, "this node goes on in another cluster")
+            self._say(f"cluster {short(self._cluster_id)} goes on by force as {short(layout.cluster_id)}, and this node in it")
+        self._cluster_id = layout.cluster_id
+        foreign = [peer.node_id for peer in self.links.peers() if self._relation(peer) not in _LINKED]
         self.links.close_peers(foreign, CloseCode.FOREIGN_CLUSTER, "another cluster of the same key")
         members = len(layout.members)
         if self.node_id in layout.members and not layout.is_joint and members != self._members_told:
@@ -552,21 +592,59 @@ class Node:
         layout = self.layouts.current
         if layout is None or not version:
             return
-        if cluster_id != layout.cluster_id:
-            self._tell_foreign(peer, cluster_id, layout)
-            self.links.close_peers([peer.node_id], CloseCode.FOREIGN_CLUSTER, "another cluster of the same key")
-        else:
-            await self.layouts.catch_up(version)
+        peer = replace(peer, cluster_id=ClusterId(cluster_id), layout_version=version)
+        match self._relation(peer):
+            case Relation.OURS:
+                await self.layouts.catch_up(version)
+            case Relation.FOLLOWER:
+                pass  # it asks for what it needs
+            case Relation.HEIR:
+                await self._follow_heir(peer, layout)
+            case relation:
+                self._refuse(peer, relation)
 
-    def _tell_foreign(self, peer: Hello, cluster_id: bytes, layout: Layout) -> None:
+    async def _follow_heir(self, peer: Hello, layout: Layout) -> None:
+        """Go over to the cluster that goes on from this one by force, unless this one goes on as well."""
+        if goes_on(layout, self._is_with_us):
+            self._notice(
+                f"node {peer.name} ({short(peer.node_id)}) goes on by force from this cluster ({short(layout.cluster_id)}) as "
+                f"{short(peer.cluster_id)}: this node stays for as long as a majority of its machines does"
+            )
+            raise Unavailable("a majority is here")
+        if not await self.layouts.follow(peer.node_id):
+            self._refuse(peer, Relation.SUCCESSOR)
+
+    async def _go_on(self, layout: Layout) -> None:
+        if not await self.layouts.go_on(layout):
+            log.debug("cluster %s is not begun: the layout has changed meanwhile", short(layout.cluster_id))
+
+    def _refuse(self, peer: Hello, relation: Relation) -> None:
+        self._tell_foreign(peer, relation)
+        self.links.close_peers([peer.node_id], CloseCode.FOREIGN_CLUSTER, "another cluster of the same key")
+
+    def _tell_foreign(self, peer: Hello, relation: Relation) -> None:
         """Say once for each cluster that another one is on the network, however many nodes of it are met."""
-        if cluster_id in self._foreign or len(self._foreign) >= NOTICES_MAX:
+        if peer.cluster_id in self._foreign or len(self._foreign) >= NOTICES_MAX:
             return
-        self._foreign.add(cluster_id)
-        self._notice(
-            f"node {peer.name} ({short(peer.node_id)}) has the same key but belongs to another cluster "
-            f"({short(cluster_id)}, this is {short(layout.cluster_id)}): nothing crosses; give one of the two a key of its own"
-        )
+        self._foreign.add(peer.cluster_id)
+        node, other, this = f"node {peer.name} ({short(peer.node_id)})", short(peer.cluster_id), short(self.layout.cluster_id)
+        match relation:
+            case Relation.LEFT:
+                what = (
+                    f"{node} belongs to cluster {other}, from which this one ({this}) has gone on by force without it: nothing crosses; "
+                    "to let it in as a new machine stop it, move its data folder away and start it again"
+                )
+            case Relation.SUCCESSOR:
+                what = (
+                    f"{node} belongs to cluster {other}, which has gone on by force from this one ({this}) without this machine: nothing "
+                    "crosses; to join it stop this node, move its data folder away and start it again"
+                )
+            case _:
+                what = (
+                    f"{node} has the same key but belongs to another cluster ({other}, this is {this}): nothing crosses; "
+                    "give one of the two a key of its own"
+                )
+        self._notice(what)
 
     async def _watch_addresses(self, known: tuple[str, ...]) -> None:
         # Links that last say nothing new; those that the change has broken are made anew, with a hello that does.

@@ -7,9 +7,10 @@ every step of the layout, so a minority leaves nobody out, whatever it believes.
 Pure: no time but what is handed in. Used by `peer.cluster.decider`, which proposes, and by whoever shows what is to come.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
+from protocol import limits
 from protocol.identity import NodeId
 from protocol.layout import Layout, Member
 from protocol.messages import MemberState
@@ -56,6 +57,24 @@ def obstacle(layout: Layout, leaver: NodeId, state: Callable[[NodeId], MemberSta
     if len(away(staying)) >= (owners + 1) // 2:
         return f"with {names_of(away(staying))} away the others cannot go on without {name}: wait until they are back"
     return ""
+
+
+def goes_on(layout: Layout, is_there: Callable[[NodeId], bool]) -> bool:
+    """Return whether those who are there can decide on the next layout and read every partition: then nobody need be given up by force."""
+
+    def majority(nodes: Sequence[NodeId]) -> bool:
+        return 2 * sum(map(is_there, nodes)) > len(nodes)
+
+    return majority(layout.record.voters) and all(map(majority, dict.fromkeys(layout.old_rows)))
+
+
+def losses(layout: Layout, gone: Collection[NodeId]) -> tuple[int, int]:
+    """Return how many partitions have no majority of their owners left without `gone`, and how many of them no owner at all."""
+    left = [[[owner for owner in owners if owner not in gone] for owners in layout.replica_sets(p)] for p in range(limits.PARTITIONS)]
+    short = sum(
+        any(2 * len(some) <= len(owners) for some, owners in zip(sets, layout.replica_sets(p), strict=True)) for p, sets in enumerate(left)
+    )
+    return short, sum(not any(sets) for sets in left)
 
 
 def names_of(members: Sequence[Member]) -> str:

@@ -15,6 +15,12 @@ is refused by everybody who knows that record. That is when it may pull them aga
 The voters of a record are those who agree on the next one (`protocol.paxos`). A newcomer has no vote while anything moves: the voters
 of a joint record are those of the record before. Else a laptop that is let in and closes its lid would stop a cluster of one for good.
 
+*By force.* Where a majority of the voters, or of the owners of a partition, is gone for good, a person may have those who are left go on
+without it: under another cluster id, for what is decided against the majority of a cluster is not that cluster any more, and whoever was
+given up and comes back is foreign. The numbers and the digests of the chain go on, and every stamp is new: so nothing that was asked of the
+old cluster is served in the new one. In that record every partition has all its owners that are left, and others where they are too few; it
+is followed by one that moves nothing once a majority of each partition's owners has what all of them together have.
+
 Owns the record, its validity, the transitions and the choice of voters. Knows nothing of how one is agreed on, nor of time.
 """
 
@@ -60,6 +66,18 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """A cluster that another one goes on from."""
+
+    cluster_id: ClusterIdField
+    version: U32
+    """The last layout that both have."""
+
+
+Formers = Annotated[tuple[Former, ...], Items(limits.FORMERS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
 class LayoutRecord:
     """One version of the layout, as it travels and as it is stored."""
 
@@ -81,6 +99,8 @@ class LayoutRecord:
     new_table: Annotated[bytes, Binary(0, _TABLE_BYTES_MAX)]
     cfg: Annotated[bytes, Binary(4 * _PARTITIONS, 4 * _PARTITIONS)]
     """Four bytes, big-endian, per partition."""
+    former: Formers
+    """The clusters that this one goes on from by force, the first one first; of too many the last."""
 
 
 class Layout:
@@ -92,6 +112,10 @@ class Layout:
         self.version = record.version
         self.cluster_id = ClusterId(record.cluster_id)
         self.is_joint = record.new_columns > 0
+        self.founded = record.former[-1].version + 1 if record.former else 1
+        """The version with which this cluster began."""
+        self.is_gathering = self.version == self.founded > 1
+        """Whether it began by force and the owners of a partition do not have yet what all of them together have."""
         self.members: dict[NodeId, Member] = {member.node_id: member for member in record.members}
         self._sites = [Site(member.node_id, member.weight, member.zone) for member in record.members]
 
@@ -138,6 +162,15 @@ class Layout:
         """Return the sets of which a majority *each* is needed: (S,) or (O, W)."""
         new = self.new_set(partition)
         return (self.old_set(partition),) if new is None else (self.old_set(partition), new)
+
+    def gathers(self, partition: int) -> bool:
+        """Return whether an owner of `partition` answers for it only once it has what all owners together have."""
+        return self.stamps[partition] == self.founded > 1
+
+    @property
+    def unsettled_partitions(self) -> Sequence[int]:
+        """The partitions of which a majority of the owners to be must have synced before the next layout, ascending."""
+        return range(_PARTITIONS) if self.is_gathering else self.joint_partitions
 
     @property
     def old_rows(self) -> Sequence[Row]:
@@ -279,8 +312,40 @@ def genesis(cluster_id: ClusterId, member: Member) -> Layout:
             new_columns=0,
             new_table=b"",
             cfg=(1).to_bytes(4, "big") * _PARTITIONS,
+            former=(),
         )
     )
+
+
+def forced(layout: Layout, cluster_id: ClusterId, gone: Collection[NodeId], there: Collection[NodeId]) -> Layout:
+    """Return the first layout of the cluster `cluster_id` that goes on from `layout` without the members `gone`.
+
+    Every partition keeps all its owners that are left, of both sets where it moves. Those who are `there` are the first choice for voters.
+    """
+    members = tuple(member for member in layout.record.members if member.node_id not in gone)
+    ids = {member.node_id: index for index, member in enumerate(members)}
+    sites = [Site(member.node_id, member.weight, member.zone) for member in members]
+    left = [[owner for owner in layout.replicas(partition) if owner in ids] for partition in range(_PARTITIONS)]
+    columns = min(limits.REPLICAS_MAX, max(min(2 * layout.record.replication - 1, len(members)), *map(len, left)))
+    for partition, owners in enumerate(left):
+        if len(owners) < columns:
+            owners += [node_id for node_id in preference(partition, sites) if node_id not in owners]
+    version = layout.version + 1
+    record = replace(
+        layout.record,
+        cluster_id=cluster_id,
+        version=version,
+        parent=layout.digest,
+        voters=choose_voters(members, sorted(there)),
+        members=members,
+        old_columns=columns,
+        old_table=bytes(ids[owner] for owners in left for owner in owners[:columns]),
+        new_columns=0,
+        new_table=b"",
+        cfg=version.to_bytes(4, "big") * _PARTITIONS,
+        former=_formers(layout),
+    )
+    return Layout(record)
 
 
 def choose_voters(members: Sequence[Member], before: Sequence[NodeId]) -> tuple[NodeId, ...]:
@@ -332,7 +397,10 @@ def _step(layout: Layout, ordered: tuple[Member, ...]) -> Layout | None:
 
 
 def complete(layout: Layout) -> Layout:
-    """Return the stable layout of W. The caller knows that a majority of every W has synced."""
+    """Return the stable layout of W, or what follows one that gathers.
+
+    The caller knows that a majority of the owners of each of the `unsettled_partitions` has synced.
+    """
     return _settle(layout, new=True)
 
 
@@ -362,7 +430,7 @@ def renewed(layout: Layout, partitions: Collection[int]) -> Layout:
 @lru_cache(maxsize=_REMEMBERED)
 def follows(parent: Layout, child: Layout) -> str | None:
     """Return why `child` is no legal successor of `parent`, or None."""
-    if child.cluster_id != parent.cluster_id:
+    if child.cluster_id != parent.cluster_id or child.record.former != parent.record.former:
         return "another cluster"
     if child.version != parent.version + 1 or child.record.parent != parent.digest:
         return "not the next version"
@@ -370,6 +438,8 @@ def follows(parent: Layout, child: Layout) -> str | None:
         return "partitions or replication changed"
     if parent.is_joint and child.is_joint:
         return "a joint layout is completed or taken back before the next one"
+    if parent.is_gathering and child.is_joint:
+        return "nothing moves before everything is gathered"
     if child.is_joint and child.record.voters != parent.record.voters:
         return "voters change only when nothing moves"
     if parent.is_joint and child.old_rows not in (parent.old_rows, parent.wanted_rows):
@@ -377,10 +447,30 @@ def follows(parent: Layout, child: Layout) -> str | None:
     if not parent.is_joint and child.old_rows != parent.old_rows:
         return "the old owners are not those of the layout before"
     changed = frozenset(parent.joint_partitions) | frozenset(child.joint_partitions)
-    may_renew = not parent.is_joint and not child.is_joint
+    may_renew = not parent.unsettled_partitions and not child.is_joint
     for partition, (before, after) in enumerate(zip(parent.stamps, child.stamps, strict=True)):
         if after != (child.version if partition in changed else before) and not (may_renew and after == child.version):
             return f"cfg[{partition}] is not the version at which its state last changed"
+    return None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def goes_on_from(parent: Layout, child: Layout) -> str | None:
+    """Return why `child` is not the first layout of a cluster that goes on from that of `parent` by force, or None."""
+    if child.cluster_id == parent.cluster_id or child.record.former != _formers(parent):
+        return "not a cluster that goes on from this one"
+    if child.version != parent.version + 1 or child.record.parent != parent.digest:
+        return "not the next version"
+    if (child.record.part_power, child.record.replication) != (parent.record.part_power, parent.record.replication):
+        return "partitions or replication changed"
+    if child.is_joint or min(child.stamps) < child.version:
+        return "a cluster does not begin with a move"
+    if not child.members.keys() <= parent.members.keys():
+        return "a cluster that goes on from another one admits nobody"
+    for partition, owners in enumerate(child.old_rows):
+        left = [owner for owner in parent.replicas(partition) if owner in child.members]
+        if not set(owners) >= set(left[: len(owners)]):
+            return "an owner who is left is left out"
     return None
 
 
@@ -397,8 +487,12 @@ def unpack_partitions(bitmap: bytes) -> list[int]:
     return [8 * index + bit for index, byte in enumerate(bitmap) if byte for bit in _BITS[byte]]
 
 
+def _formers(layout: Layout) -> tuple[Former, ...]:
+    return (*layout.record.former, Former(layout.cluster_id, layout.version))[-limits.FORMERS_MAX :]
+
+
 def _settle(layout: Layout, *, new: bool) -> Layout:
-    assert layout.is_joint
+    assert layout.is_joint or (layout.is_gathering and new)
     table = [layout.replica_sets(partition)[-1 if new else 0] for partition in range(_PARTITIONS)]
     used = {owner for row in table for owner in row}
     members = tuple(member for member in layout.record.members if member.node_id in used)
@@ -463,8 +557,15 @@ def _record_fault(record: LayoutRecord) -> str | None:
     used = frozenset(record.old_table) | frozenset(record.new_table)
     if len(used) != len(ids):
         return "a member owns nothing"
+    versions = (0, *(former.version for former in record.former), record.version)
+    if any(one >= two for one, two in pairwise(versions)):
+        return "a cluster goes on from others in ascending order of versions"
+    ids_of_clusters = [record.cluster_id, *(former.cluster_id for former in record.former)]
+    if any(len(each) != CLUSTER_ID_BYTES for each in ids_of_clusters) or len(frozenset(ids_of_clusters)) < len(ids_of_clusters):
+        return "a cluster goes on from others, each once"
     stamps = struct.unpack(f">{_PARTITIONS}I", record.cfg)
-    return None if min(stamps) >= 1 and max(stamps) <= record.version else "a stamp is out of range"
+    first = record.former[-1].version + 1 if record.former else 1
+    return None if min(stamps) >= first and max(stamps) <= record.version else "a stamp is out of range"
 
 
 def _table_fault(columns: int, table: bytes, members: int) -> str | None:

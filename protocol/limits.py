@@ -39,6 +39,8 @@ MEMBERS_MAX = 128
 """Fully meshed members of one cluster."""
 VOTERS_MAX = 7
 """Members that agree on the next layout: any three of seven may be away."""
+FORMERS_MAX = 16
+"""Clusters that a cluster which began by force remembers to have come from."""
 
 # -- names and rows ----------------------------------------------------------
 PATH_BYTES_MAX = 4096

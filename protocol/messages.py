@@ -138,8 +138,8 @@ class Hello(Control):
     addresses: AddressesField
     """Where the sender listens, most likely first; empty for clients."""
     optional: Annotated[dict[str, bytes], Entries(limits.OPTIONAL_ENTRIES_MAX, 64, 1024)]
-    """`life` and `seen` of members (`protocol.lives`), `cluster`, `lost`, `clock` for people, and additions of later versions. Unknown keys
-    are ignored: here and nowhere else.
+    """`life` and `seen` of members (`protocol.lives`), `cluster`, `former` (`protocol.succession`), `lost`, `clock` for people, and
+    additions of later versions. Unknown keys are ignored: here and nowhere else.
     """
 
     @property
@@ -417,6 +417,33 @@ class Forget(Request):
     ANSWER: ClassVar[type[Answer]] = Done
     deadline_milliseconds: DeadlineMilliseconds
     node_id: NodeIdField
+
+
+@dataclass(frozen=True, slots=True)
+class Forced(Answer):
+    """What it costs, in partitions of the layout in force, to go on by force without some members."""
+
+    TYPE: ClassVar[int] = 31
+    short: U32
+    """Partitions with fewer owners left than a majority: what was written to them last may be missing."""
+    lost: U32
+    """Those of them with no owner left: their rows are lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Force(Request):
+    """Go on without the members `gone`, who are gone for good, as another cluster; unless `begin`, only tell what that costs.
+
+    Begun, not done, when answered: the links of the node end when it is done. Who is named and no member is done with. Refused with INVALID
+    while one of `gone` is there, or while those who are there can go on as the cluster that they are (`Forget`); with UNAVAILABLE while the
+    others could not go on either, or one of them does not answer.
+    """
+
+    TYPE: ClassVar[int] = 30
+    ANSWER: ClassVar[type[Answer]] = Forced
+    deadline_milliseconds: DeadlineMilliseconds
+    gone: NodeIdsField
+    begin: Flag
 
 
 # -- agreement on the layout -------------------------------------------------
@@ -855,6 +882,7 @@ class MembersGet(Request):
 MESSAGES: tuple[type[Message], ...] = (
     Hello, Ping, Pong, Credit, Cancel, Close, Failure, Done,
     PeersGet, Peers, LayoutGet, LayoutIs, LayoutAnnounce, SyncReport, StatusGet, Status, Leave, Leaving, Forget,
+    Force, Forced,
     RowPublish, Published, RowMerge, RowFetch, RowIs, ListFetch, ListPage, PartitionPull, PulledRows,
     ChunkPut, ChunkStored, ChunkGet, ChunkData, ChunksHave, ChunksHeld,
     LayoutPrepare, LayoutVote, LayoutAccept, Probe, ProbeAck, ProbeIndirect, MembersGet, Members,

@@ -1,8 +1,9 @@
 """The verbs about who is a member: `leave` takes the machine of this home out of its cluster, `forget` one that is dead."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import click
@@ -12,14 +13,15 @@ from peer.cli.progress import Transfer
 from peer.cli.settings import Settings, Verb, pass_settings
 from peer.cli.text import count_text, printable, size_text
 from peer.cli.world import client_of
+from peer.client.asynchronous import Client
 from peer.client.home_files import key_for_client, node_addresses, node_identifier
 from peer.client.reach import HOME_NODE_SECONDS, open_session
-from peer.errors import LinkLost, NoSuchPath, RequestFailed, ShoalError, Unavailable, WrongUsage
+from peer.errors import LinkLost, NoSuchPath, OutcomeUnknown, RequestFailed, ShoalError, Unavailable, WrongUsage
 from peer.files.cluster_status import ClusterStatus, MemberStatus
 from peer.real.loop import run
 from peer.session import Session
 from protocol.errors import ErrorCode
-from protocol.identity import NodeId
+from protocol.identity import NodeId, short
 from protocol.messages import Leave, Leaving
 
 ASK_SECONDS = 5.0
@@ -62,36 +64,109 @@ def leave(settings: Settings) -> None:
     examples=(
         "shoal forget ben                    # by its name",
         "shoal forget 5f1c09ab               # or by its id, as `shoal status` has it",
+        "shoal forget --force ben cleo dora  # three of five have burnt: the other two go on",
     ),
 )
-@click.argument("member")
+@click.argument("members", metavar="MEMBER...", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Most machines are gone for good: go on without MEMBERs, as another cluster.")
+@click.option("--yes", is_flag=True, help="Do not ask before --force does it.")
 @pass_settings
-def forget(settings: Settings, member: str) -> None:
-    """Leave MEMBER out, which is dead and does not come back: what it held is copied to the others at once.
+def forget(settings: Settings, members: tuple[str, ...], force: bool, yes: bool) -> None:
+    """Leave each MEMBER out, which is dead and does not come back: what it held is copied to the others at once.
 
     Without it that happens when it has been dead for ten minutes. If it does come back, it is let in as a newcomer.
+
+    Where most machines are gone nobody decides that any more. With --force the others go on as another cluster with all that they have, and
+    those that are off now as soon as they meet it. It says before what that costs. A MEMBER that does come back is refused, and has
+    to be begun anew in an empty data folder; so do not name one that only cannot be reached now. Run it on ONE machine: two that are
+    forced become two clusters.
     """
-    run(forget_and_watch(settings, Output(settings), member))
+    output = Output(settings)
+    if not force:
+        run(forget_and_watch(settings, output, members))
+        return
+    gone = run(tell_cost(settings, output, members))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise WrongUsage("--force asks before it does it: where nobody answers say --yes as well")
+        click.confirm("Go on without them, for good?", abort=True, err=True)
+    run(go_on_without(settings, output, gone))
 
 
-async def forget_and_watch(settings: Settings, output: Output, who: str) -> None:
-    """Have a member left out, and return when that is decided.
+async def tell_cost(settings: Settings, output: Output, members: Sequence[str]) -> list[MemberStatus]:
+    """Say what it costs to go on by force without some members, and return who they are.
+
+    Raises: NoSuchPath (there is no such member), WrongUsage (one is there, several are meant, or nothing has to be forced), Unavailable.
+    """
+    async with client_of(settings) as client:
+        found = await client.status()
+        gone = [member_of(found, who) for who in members]
+        cost = await client.force([member.node_id for member in gone], begin=False)
+    staying = [member.name for member in found.members if member.is_member and member not in gone]
+    output.note(f"{', '.join(staying)} would go on as another cluster, without {', '.join(member.name for member in gone)}")
+    if cost.short:
+        text = count_text(cost.short, "partition has lost most of its replicas", "partitions have lost most of their replicas")
+        output.note(f"{text}: what was written last may be missing there, or be older than it was")
+    if cost.lost:
+        output.note(f"{count_text(cost.lost, 'partition has', 'partitions have')} no replica left: the entries of those folders are lost")
+    return gone
+
+
+async def go_on_without(settings: Settings, output: Output, gone: Sequence[MemberStatus]) -> None:
+    """Have one node go on by force without some members, and return when it has.
+
+    Raises: WrongUsage, Unavailable, OutcomeUnknown.
+    """
+    ids = [member.node_id for member in gone]
+    give_up_at = asyncio.get_running_loop().time() + FORGET_SECONDS
+    before = b""
+    while True:
+        async with client_of(settings) as client:
+            found = await client.status()
+            before = before or found.cluster_id
+            if found.cluster_id != before:
+                break
+            if asyncio.get_running_loop().time() >= give_up_at:
+                raise OutcomeUnknown("no other cluster has begun yet: see `shoal status`")
+            with suppress(OutcomeUnknown):
+                await client.force(ids, begin=True)
+        await asyncio.sleep(LOOK_SECONDS)
+    staying = [member.name for member in found.members if member.is_member]
+    document: dict[str, object] = {
+        "event": "forced",
+        "cluster": found.cluster_id.hex(),
+        "former": before.hex(),
+        "members": staying,
+        "forgotten": [member.name for member in gone],
+    }
+    cluster, names = short(found.cluster_id), printable(", ".join(staying))
+    output.done(document, f"cluster {cluster} goes on from {short(before)} with {names}: `shoal status` shows how it recovers")
+
+
+async def forget_and_watch(settings: Settings, output: Output, members: Sequence[str]) -> None:
+    """Have members left out, one after another, and return when that is decided.
 
     Raises: NoSuchPath (there is no such member), WrongUsage (it is there, or several are meant), Unavailable.
     """
     async with client_of(settings) as client:
+        for who in members:
+            await forget_one(client, output, who)
+
+
+async def forget_one(client: Client, output: Output, who: str) -> None:
+    """Have a member left out. Raises: as `forget_and_watch`."""
+    found = await client.status()
+    chosen = member_of(found, who)
+    give_up_at = asyncio.get_running_loop().time() + FORGET_SECONDS
+    while any(each.node_id == chosen.node_id and each.is_member for each in found.members) and chosen.name not in found.departing:
+        if asyncio.get_running_loop().time() >= give_up_at:
+            raise Unavailable(f"{chosen.name} is a member still: the others have not decided on it, see `shoal status`")
+        await client.forget(chosen.node_id)
+        await asyncio.sleep(LOOK_SECONDS)
         found = await client.status()
-        chosen = member_of(found, who)
-        give_up_at = asyncio.get_running_loop().time() + FORGET_SECONDS
-        while any(each.node_id == chosen.node_id and each.is_member for each in found.members) and chosen.name not in found.departing:
-            if asyncio.get_running_loop().time() >= give_up_at:
-                raise Unavailable(f"{chosen.name} is a member still: the others have not decided on it, see `shoal status`")
-            await client.forget(chosen.node_id)
-            await asyncio.sleep(LOOK_SECONDS)
-            found = await client.status()
-        name = printable(chosen.name)
-        document: dict[str, object] = {"event": "forgotten", "name": chosen.name, "id": chosen.node_id.hex()}
-        output.done(document, f"{name} is left out: what it held is copied to the others")
+    name = printable(chosen.name)
+    document: dict[str, object] = {"event": "forgotten", "name": chosen.name, "id": chosen.node_id.hex()}
+    output.done(document, f"{name} is left out: what it held is copied to the others")
 
 
 def member_of(found: ClusterStatus, who: str) -> MemberStatus:

@@ -109,7 +109,8 @@ def status_view(found: ClusterStatus) -> Group:
             size_text(own.chunk_bytes) if own is not None else "?",
             size_text(own.free_bytes) if own is not None else "?",
         )
-    first = f"cluster {short(found.cluster_id)}  layout {found.layout_version}  {alive} of {members} alive"
+    begun = f" (by force from {short(found.former[-1].cluster_id)})" if found.former else ""
+    first = f"cluster {short(found.cluster_id)}{begun}  layout {found.layout_version}  {alive} of {members} alive"
     return Group(Text(first), table, *(Text(printable(line)) for line in health_lines(found)))
 
 
@@ -118,6 +119,7 @@ def status_document(found: ClusterStatus) -> dict[str, object]:
     return {
         "cluster": found.cluster_id.hex(),
         "layout": found.layout_version,
+        "former": [{"cluster": former.cluster_id.hex(), "layout": former.version} for former in found.former],
         "members": [member_document(member, found) for member in found.members],
         "changing": {"entering": list(found.entering), "leaving": list(found.departing), "partitions": found.moving_partitions},
         "health": health_document(found),

@@ -29,6 +29,7 @@ from peer.files.entries import ChunkPlace, Entry, PutResult, Stat
 from peer.real.loop import new_runner
 from protocol.hashing import Buffer
 from protocol.identity import NodeId
+from protocol.messages import Forced
 
 T = TypeVar("T")
 
@@ -138,6 +139,10 @@ class BlockingClient:
     def forget(self, node_id: NodeId) -> None:
         """Have a member that is dead left out at once."""
         self._loop.run(self._client.forget(node_id))
+
+    def force(self, gone: Sequence[NodeId], *, begin: bool) -> Forced:
+        """Go on without members that are gone for good, as another cluster, or tell what that costs."""
+        return self._loop.run(self._client.force(gone, begin=begin))
 
     def _each(self, items: AsyncIterator[T]) -> Iterator[T]:
         async def some() -> list[T]:

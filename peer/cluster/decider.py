@@ -34,7 +34,7 @@ from peer.seams import Compute
 from peer.store.system import SystemStore
 from protocol import limits
 from protocol.errors import ErrorCode, RemoteProtocolError
-from protocol.eviction import evicted, obstacle
+from protocol.eviction import evicted, goes_on, obstacle
 from protocol.identity import NodeId, short
 from protocol.layout import Layout, Member, abort, complete, outdated_stamps, propose, refreshed_weight, renewed, weight_of
 from protocol.messages import Done, Forget, Hello, LayoutVote, MemberState, Role
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 class Ending(Enum):
-    """How a joint layout becomes stable again."""
+    """How a layout that waits for owners to sync is followed by one that does not."""
 
     COMPLETED = "completed"
     TAKEN_BACK = "taken back"
@@ -108,7 +108,7 @@ class Decider:
         """What the layout says of each member, and since which version."""
 
     def take_report(self, reporter: NodeId, version: int, partitions: Sequence[int]) -> None:
-        """Note that `reporter` has synced `partitions` of joint layout `version`. Reports of other versions are ignored."""
+        """Note that `reporter` has synced `partitions` of layout `version`, which waits for that. Reports of other versions are ignored."""
         layout = self._layouts.current
         if layout is None or version != layout.version:
             return
@@ -137,7 +137,8 @@ class Decider:
             raise Refused(ErrorCode.INVALID, f"{name} is there: `shoal leave` beside its node takes it out")
         fault = obstacle(layout, request.node_id, self._detector.state)
         if fault:
-            raise Refused(ErrorCode.UNAVAILABLE, fault)
+            by_force = "" if goes_on(layout, self._detector.is_alive) else "; if they are gone for good: `shoal forget --force`"
+            raise Refused(ErrorCode.UNAVAILABLE, fault + by_force)
         self._forgotten.add(request.node_id)
         return Done()
 
@@ -181,7 +182,7 @@ class Decider:
 
     def _wish(self, layout: Layout) -> Wish | None:
         forgotten = self._forgotten_votes(layout)
-        if layout.is_joint:
+        if layout.unsettled_partitions:
             return self._ending(layout, forgotten)
         if forgotten:
             return Renewal(forgotten)
@@ -216,8 +217,8 @@ class Decider:
 
     def _find_missing(self, layout: Layout) -> frozenset[NodeId] | None:
         missing: set[NodeId] = set()
-        for partition in layout.joint_partitions:
-            owners = layout.new_set(partition) or ()
+        for partition in layout.unsettled_partitions:
+            owners = layout.wanted_rows[partition]
             without = [owner for owner in owners if partition not in self._reports.get(owner, ())]
             if len(owners) - len(without) < _majority(owners):
                 return None

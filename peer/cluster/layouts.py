@@ -1,7 +1,8 @@
 """The layout chain of one node: what is in force, persisted before it is acted on.
 
 Owns adoption: records are applied one after another, each checked against its parent, each with what
-must happen at that step (rule E of the entering replica, the carrying over of what is synced). Knows
+must happen at that step (rule E of the entering replica, the carrying over of what is synced). A cluster that goes on by force
+(`peer.cluster.forcing`) continues the chain under another id; whoever was away then follows it here. Knows
 nothing of how a record is decided (`peer.cluster.decider`) and nothing of how rows are synced (`peer.cluster.sync`).
 """
 
@@ -14,8 +15,8 @@ from peer.link import Reply
 from peer.store.rows import RowStore
 from peer.store.system import SystemStore
 from protocol.errors import RemoteProtocolError
-from protocol.identity import NodeId
-from protocol.layout import Layout, follows
+from protocol.identity import NodeId, short
+from protocol.layout import Layout, follows, goes_on_from
 from protocol.messages import Hello, LayoutGet, LayoutIs, Request, Role
 
 PULL_TIMEOUT_SECONDS = 5.0
@@ -61,14 +62,21 @@ class Layouts:
 
         Everything that must be durable before the first request is judged by it is durable when this returns.
         """
+        return await self._adopt(layout, follows)
+
+    async def go_on(self, layout: Layout) -> bool:
+        """Leave the cluster for the one that goes on from it by force with `layout`: as `adopt`."""
+        return await self._adopt(layout, goes_on_from)
+
+    async def _adopt(self, layout: Layout, fault: Callable[[Layout, Layout], str | None]) -> bool:
         async with self._lock:
             parent = self.current
-            if parent is not None and follows(parent, layout) is not None:
+            if parent is not None and fault(parent, layout) is not None:
                 return False
-            if parent is None and layout.version != 1:
+            if parent is None and layout.version != layout.founded:
                 return False
             if parent is not None:
-                await self._quarantine_entering(layout)
+                await self._quarantine_entering(parent, layout)
             await self._system.save_layout(layout.version, layout.data, self._carried(parent, layout))
             self.current = layout
         self._on_change(layout)
@@ -84,7 +92,7 @@ class Layouts:
                 raise Unavailable(f"no node that is reachable has layout version {version} yet: try again in a moment")
 
     async def join(self, first: NodeId) -> None:
-        """Pull a whole chain for the first time, from a peer whose latest layout names this node.
+        """Pull the whole chain of a cluster for the first time, from a peer whose latest layout names this node.
 
         Raises: LinkLost, RequestFailed, TimeoutError, RemoteProtocolError.
         """
@@ -92,9 +100,26 @@ class Layouts:
         if latest is None or self._node_id not in latest.members:
             return
         while self.version < latest.version:
-            layout = await self._fetch(first, self.version + 1)
+            layout = await self._fetch(first, max(self.version + 1, latest.founded))
             if layout is None or layout.cluster_id != latest.cluster_id or not await self.adopt(layout):
                 return
+
+    async def follow(self, heir: NodeId) -> bool:
+        """Go over to the cluster of a peer, which goes on from this one by force; False when it cannot be followed.
+
+        Raises: LinkLost, RequestFailed, TimeoutError, RemoteProtocolError, Unavailable (the peer does not know the step from here).
+        """
+        latest = await self._fetch(heir, 0)
+        while latest is not None and self.current is not None and self._node_id in latest.members:
+            if self.current.cluster_id == latest.cluster_id:
+                return True
+            layout = await self._fetch(heir, self.version + 1)
+            if layout is None:
+                raise Unavailable(f"node {short(heir)} does not know how its cluster began")
+            step = self.adopt if layout.cluster_id == self.current.cluster_id else self.go_on
+            if self._node_id not in layout.members or not await step(layout):
+                return False
+        return False
 
     async def _pull_next(self) -> bool:
         wanted = self.version + 1
@@ -116,21 +141,18 @@ class Layouts:
         assert isinstance(answer, LayoutIs)
         return Layout.from_bytes(answer.record) if answer.record else None
 
-    async def _quarantine_entering(self, layout: Layout) -> None:
+    async def _quarantine_entering(self, parent: Layout, layout: Layout) -> None:
         """Rule E: whoever enters a partition sets aside the rows that it kept from an earlier life."""
-        if not layout.is_joint:
-            return
-        entering = [
-            partition
-            for partition in layout.partitions_of(self._node_id)
-            if layout.is_joint_at(partition) and self._node_id not in layout.old_set(partition)
-        ]
+        owned = layout.partitions_of(self._node_id)
+        entering = [partition for partition in owned if not parent.is_replica(self._node_id, partition)]
         if entering:
             await self._rows.quarantine(entering)
 
     def _carried(self, parent: Layout | None, layout: Layout) -> Sequence[int]:
         """Return the partitions whose stamp is new and that are synced under it, because they were under the parent's."""
         owned = layout.partitions_of(self._node_id)
+        if layout.is_gathering:
+            return ()
         if parent is None:
             return owned
         before, after = parent.stamps, layout.stamps

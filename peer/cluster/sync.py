@@ -14,6 +14,9 @@ complete its majority with replicas that were pulled from before they got the wr
 than all under which it has voted in that life: its sources refuse the older ones by then. It tells in its hellos that it has lost its rows,
 and those who decide give its partitions new stamps (`peer.cluster.decider`). Replicas that have lost theirs as well are no
 sources. Where too few others are left it waits, and votes on nothing.
+
+Where a cluster began by force what was acknowledged may lie with a single owner. So there every owner pulls from all others, but for those
+that have been away for long, before it answers for the partition at all.
 """
 
 import asyncio
@@ -22,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from peer.cluster.layouts import Layouts, Peers
+from peer.config import COMPLETE_WITHOUT_SECONDS
 from peer.errors import LinkLost, RequestFailed
 from peer.store.rows import RowCorrupt, RowStore, RowTooLarge
 from peer.store.system import SystemStore
@@ -51,6 +55,7 @@ class Sync:
         rows: RowStore,
         peers: Peers,
         report_damage: Callable[[str], None],
+        away_seconds: Callable[[NodeId], float],
     ) -> None:
         self._node_id = node_id
         self._layouts = layouts
@@ -58,6 +63,7 @@ class Sync:
         self._rows = rows
         self._peers = peers
         self._report_damage = report_damage
+        self._away_seconds = away_seconds
         self._wake = asyncio.Event()
         self._reported: tuple[int, Sequence[int]] = 0, ()
         """Version and partitions of the last report, and (below) when it was made."""
@@ -100,7 +106,7 @@ class Sync:
         if missing:
             await self._pull_missing(layout, missing)
         complete = not missing or not self.unsynced()
-        if layout.is_joint:
+        if layout.unsettled_partitions:
             await self._report(layout)
             return REPORT_SECONDS if complete else RETRY_SECONDS
         if not complete:
@@ -121,9 +127,11 @@ class Sync:
             await self._pull_group(layout, stamp, partitions)
 
     async def _pull_group(self, layout: Layout, stamp: int, partitions: list[int]) -> None:
+        peers = [peer for peer in self._peers.peers() if peer.cluster_id in (b"", layout.cluster_id)]
         heard = dict.fromkeys(partitions, 0)
-        needed = {partition: self._sources_needed(layout, partition) for partition in partitions}
-        for peer in self._peers.peers():
+        needed = self._sources_needed(layout, partitions, [peer.node_id for peer in peers])
+        partitions = list(needed)
+        for peer in peers:
             wanted = [
                 partition
                 for partition in partitions
@@ -138,15 +146,25 @@ class Sync:
             still = [partition for partition in done if current.cfg(partition) == stamp]
             await self._system.mark_synced(still, stamp)
 
-    def _sources_needed(self, layout: Layout, partition: int) -> int:
-        """Return from how many others of the old owners a partition has to be pulled."""
-        owners = layout.old_set(partition)
-        majority = len(owners) // 2 + 1
-        if self._node_id not in owners:
-            return majority
-        if self._system.is_lost(partition):
-            return sources_needed(len(owners))
-        return majority - layout.is_joint_at(partition)  # while it moves this node is one of the majority itself
+    def _sources_needed(self, layout: Layout, partitions: list[int], linked: Sequence[NodeId]) -> dict[int, int]:
+        """Return from how many others of the old owners each partition is pulled; those are left out that have to wait for somebody."""
+        needed = {}
+        reached = {self._node_id, *linked}
+        awaited = {owner for owner in layout.members if owner not in reached and self._away_seconds(owner) < COMPLETE_WITHOUT_SECONDS}
+        for partition in partitions:
+            owners = layout.old_set(partition)
+            majority = len(owners) // 2 + 1
+            if layout.gathers(partition):
+                if awaited.isdisjoint(owners):
+                    is_owner = self._node_id in owners
+                    needed[partition] = max(majority, len(reached.intersection(owners))) - is_owner
+            elif self._node_id not in owners:
+                needed[partition] = majority
+            elif self._system.is_lost(partition):
+                needed[partition] = sources_needed(len(owners))
+            else:
+                needed[partition] = majority - layout.is_joint_at(partition)  # while it moves this node is one of the majority itself
+        return needed
 
     async def _pull_from(self, source: NodeId, stamp: int, partitions: list[int]) -> bool:
         bitmap = pack_partitions(partitions)
@@ -178,7 +196,8 @@ class Sync:
 
     async def _report(self, layout: Layout) -> None:
         wanted = layout.wanted_partitions_of(self._node_id)
-        synced = [partition for partition in wanted if layout.is_joint_at(partition) and self._is_synced(layout, partition)]
+        unsettled = frozenset(layout.unsettled_partitions)
+        synced = [partition for partition in wanted if partition in unsettled and self._is_synced(layout, partition)]
         # A report dials who has no link, and who then answers there in its place wakes this task: only news are told at once.
         now = asyncio.get_running_loop().time()
         if not synced or ((layout.version, synced) == self._reported and now < self._reported_at + REPORT_SECONDS):

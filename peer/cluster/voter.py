@@ -34,9 +34,11 @@ class Voter:
             latest = self._layouts.current
             if latest is None:
                 raise Refused(ErrorCode.NO_CLUSTER, "this node belongs to no cluster yet")
-            decided = await self._system.layout(request.version) if request.version <= latest.version else None
+            decided = await self._system.layout(request.version) if request.version <= latest.version else b""
+            if decided is None:
+                raise Refused(ErrorCode.INVALID, "that is older than this cluster")
             try:
-                state, vote = judge(self._system.acceptor, latest, decided or b"", request)
+                state, vote = judge(self._system.acceptor, latest, decided, request)
             except RemoteProtocolError as error:
                 raise Refused(ErrorCode.INVALID, str(error)) from None
             if state is not None:

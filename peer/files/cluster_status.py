@@ -9,7 +9,7 @@ from peer.files.access import TRY_SECONDS, Access, milliseconds
 from peer.files.quorum import collect
 from protocol.eviction import hold_reason
 from protocol.identity import NodeId
-from protocol.layout import Layout, sources_needed
+from protocol.layout import Former, Layout, sources_needed
 from protocol.messages import MemberState, PeerInfo, Peers, PeersGet, PeerStatus, Status, StatusGet
 
 _STATES: Final = {
@@ -67,6 +67,8 @@ class ClusterStatus:
     """Why nobody is left out, however long; empty when nothing speaks against it."""
     recovery_sources: int = 0
     """So many other members with their rows does a member need that has lost its own."""
+    former: tuple[Former, ...] = ()
+    """The clusters that this one goes on from by force, the last one last."""
 
 
 async def cluster_status(access: Access) -> ClusterStatus:
@@ -124,6 +126,7 @@ async def cluster_status(access: Access) -> ClusterStatus:
         min((status.evict_seconds for status in answers.values()), default=EVICT_SECONDS),
         hold_reason(dead, len(layout.members), layout.record.replication),
         sources_needed(layout.record.old_columns),
+        layout.record.former,
     )
 
 

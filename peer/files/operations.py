@@ -44,7 +44,7 @@ from protocol.errors import ErrorCode, InvalidPath
 from protocol.hashing import Buffer
 from protocol.identity import OP_ID_BYTES, ChunkId, NodeId, OpId
 from protocol.manifest import NO_CONTENT, Content, chunk_count, chunk_matches, chunk_partition, chunk_span
-from protocol.messages import ChunksHave, ChunksHeld, Forget, Published, RowPublish
+from protocol.messages import ChunksHave, ChunksHeld, Force, Forced, Forget, Published, RowPublish
 from protocol.paths import ROOT, ancestors, join, name_of, normalise, parent_of, row_partition
 from protocol.versions import Dot, Kind, Row, Version, context_of, find_operation, siblings, winner
 
@@ -57,6 +57,8 @@ FILE_MODE = 0o644
 FOLDER_MODE = 0o755
 ROWS_AT_ONCE = 256
 """Rows, and pages of rows, that one client reads or writes at a time. The others wait: of all at once most would be answered too late."""
+FORCE_SECONDS = 10.0
+"""The node that is asked what going on by force costs asks all others."""
 KNOWN_FOLDERS_MAX = 4096
 """Folders that one client has seen exist: their markers are not read again before each put."""
 
@@ -390,6 +392,28 @@ class Operations:
             else:
                 return
         raise Unavailable(faults[0] if faults else "there is no other member that could decide it")
+
+    async def force(self, gone: Sequence[NodeId], *, begin: bool) -> Forced:
+        """Return what it costs to go on by force, as another cluster, without the members `gone`; with `begin` have a node begin it.
+
+        It is asked of one node, the one that this client came in by if that stays. This client is of no use once it is done: its cluster is
+        no more.
+
+        Raises: WrongUsage (one of them is there, or nothing has to be forced), Unavailable (the others could not go on either, or cannot
+        be reached), OutcomeUnknown (with `begin`: ask a new client for the `status`).
+        """
+        staying = [node for node in self._access.layout.members if node not in gone]
+        message = Force(milliseconds(FORCE_SECONDS), tuple(gone), begin)
+        for node in self._access.preferred(staying)[:1]:
+            try:
+                reply = await self._access.request(node, message, timeout_seconds=FORCE_SECONDS)
+            except RequestFailed as failed:
+                raise (WrongUsage if failed.code is ErrorCode.INVALID else Unavailable)(failed.reason) from None
+            except (LinkLost, TimeoutError) as error:
+                raise (OutcomeUnknown if begin else Unavailable)(str(error) or "no answer in time") from None
+            assert isinstance(reply.message, Forced)
+            return reply.message
+        raise WrongUsage("that are all members: at least one has to stay")
 
     # -- inside --------------------------------------------------------------
 

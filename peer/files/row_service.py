@@ -57,7 +57,7 @@ class RowService:
 
         Raises: Refused; OUTCOME_UNKNOWN when it is stored here but not on a majority of each set.
         """
-        layout = await self._fenced(request.partition, request.stamp)
+        layout = await self._gathered(request.partition, request.stamp)
         for holder in request.holders:
             if holder not in layout.members:
                 raise Refused(ErrorCode.STALE, "a holder of the chunks is no member any more")
@@ -106,7 +106,7 @@ class RowService:
 
     async def fetch(self, request: RowFetch) -> RowIs:
         """Vote on one row."""
-        await self._fenced(request.partition, request.stamp)
+        await self._gathered(request.partition, request.stamp)
         try:
             digest, row = await self._rows.vote(request.path, full=request.full)
         except RowCorrupt as error:
@@ -117,7 +117,7 @@ class RowService:
         """Vote on a range of a folder."""
         if folder_partition(request.folder) != request.partition:
             raise Refused(ErrorCode.INVALID, "the folder lies in another partition")
-        await self._fenced(request.partition, request.stamp)
+        await self._gathered(request.partition, request.stamp)
         try:
             if not request.full:
                 digest = await self._rows.digest(request.folder, request.after, request.until)
@@ -167,6 +167,16 @@ class RowService:
         await self._catch_up(stamp)
         return self._check(partition, stamp)
 
+    async def _gathered(self, partition: int, stamp: int) -> Layout:
+        """As `_fenced`, where this replica answers for what is in the partition.
+
+        Raises: Refused, also with UNAVAILABLE while it does not have what the owners who were left together have.
+        """
+        layout = await self._fenced(partition, stamp)
+        if layout.gathers(partition) and self._system.synced(partition) != stamp:
+            raise Refused(ErrorCode.UNAVAILABLE, "this replica gathers what the others have")
+        return layout
+
     async def _catch_up(self, stamp: int) -> None:
         if stamp > self._access.layout.version:
             try:
@@ -180,7 +190,7 @@ class RowService:
             raise Refused(ErrorCode.NOT_REPLICA, "this node is no replica of the partition")
         if stamp != layout.cfg(partition):
             raise Refused(ErrorCode.STALE, f"stamp {stamp} is not {layout.cfg(partition)}")
-        if self._system.is_lost(partition):
+        if self._system.is_lost(partition) and not (layout.gathers(partition) and stamp > self._system.lost_at):
             raise Refused(ErrorCode.UNAVAILABLE, "this replica has lost its rows and does not have them again yet")
         return layout
 

@@ -25,6 +25,7 @@ from protocol.messages import (
     ChunkPut,
     ChunksHave,
     DigestsGet,
+    Force,
     Forget,
     LayoutAccept,
     LayoutAnnounce,
@@ -185,6 +186,7 @@ class NodeMachine(RuleBasedStateMachine):
         self._ask(StatusGet(DEADLINE_MILLISECONDS))
         self._ask(Leave(DEADLINE_MILLISECONDS))
         self._ask(Forget(DEADLINE_MILLISECONDS, self.model.node_id))
+        self._ask(Force(DEADLINE_MILLISECONDS, (self.model.node_id,), begin=True))
         layout, some = self.model.layout, pack_partitions([0])
         self._ask(LayoutAnnounce(DEADLINE_MILLISECONDS, layout.cluster_id, layout.version, layout.digest))
         self._ask(SyncReport(DEADLINE_MILLISECONDS, layout.version, some))

@@ -30,6 +30,8 @@ from protocol.messages import (
     DigestsGet,
     Done,
     Failure,
+    Force,
+    Forced,
     Forget,
     LayoutAccept,
     LayoutAnnounce,
@@ -140,6 +142,8 @@ class NodeModel:
                 return self._status(), b""
             case Forget():
                 return Done(), b""
+            case Force():
+                return Forced(0, 0), b""
             case RowPublish():
                 return self._publish(request), b""
             case RowMerge():
@@ -183,6 +187,8 @@ class NodeModel:
             case Forget():
                 known = request.node_id in self.layout.members
                 return frozenset({ErrorCode.INVALID, ErrorCode.UNAVAILABLE}) if known else frozenset()
+            case Force():
+                return frozenset({ErrorCode.INVALID}) if set(request.gone) & self.layout.members.keys() else frozenset()
             case Leave():
                 return frozenset({ErrorCode.UNAVAILABLE})  # nobody is there to take over what it holds
             case ChunkGet():

@@ -1,7 +1,7 @@
 """Judge of the layout chain: whatever fails, there is one, and nobody goes back on it."""
 
 from protocol.errors import RemoteProtocolError
-from protocol.layout import Layout, follows
+from protocol.layout import Layout, follows, goes_on_from
 from sims.kv import KVState
 from sims.oracles.base import Oracle
 from sims.oracles.disks import VALUE_HEADER_BYTES
@@ -12,11 +12,15 @@ LATEST = b"layout latest"
 
 
 class LayoutsAreOne(Oracle):
-    """I13: on all disks together, each version of the layout is one record, which may follow the one before; and no disk goes back."""
+    """I13: on all disks together, each version of the layout of a cluster is one record, which may follow the one before; and no disk goes
+    back. A cluster that began by force has another id, and goes on from one record of the cluster before.
+    """
 
     def __init__(self) -> None:
-        self._records: dict[bytes, bytes] = {}
-        """What the first disk that had it has under the key of each version."""
+        self._layouts: dict[bytes, Layout] = {}
+        """What every record says that was found."""
+        self._records: dict[tuple[bytes, int], bytes] = {}
+        """What the first disk that had it has of each version of each cluster."""
         self._latest: dict[str, tuple[KVState, int]] = {}
 
     def tick(self) -> None:
@@ -36,27 +40,32 @@ class LayoutsAreOne(Oracle):
         if before is database and latest < version:
             raise self.violated("I13", f"{machine.name} had layout {version} and goes back to {latest}")
         self._latest[machine.name] = database, latest
+        parent: Layout | None = None
         for number in range(1, latest + 1):
-            key = LAYOUT + number.to_bytes(4, "big")
-            record = database.values.get(key)
+            record = database.values.get(LAYOUT + number.to_bytes(4, "big"))
             if record is None:
-                raise self.violated("I13", f"{machine.name} has layout {latest} and not {number}")
-            if key not in self._records:
-                self._records[key] = record
-                fault = self._fault(number, record)
-                if fault is not None:
-                    raise self.violated("I13", f"layout {number} of {machine.name}: {fault}")
-            elif self._records[key] != record:
+                if parent is not None:
+                    raise self.violated("I13", f"{machine.name} has layout {latest} and not {number}")
+                continue  # who joins a cluster that began by force knows nothing of the one before
+            layout = self._layouts.get(record) or self._read(machine, number, record)
+            if parent is None and number != layout.founded:
+                raise self.violated("I13", f"{machine.name} has layout {latest} and not {number - 1}")
+            known = self._records.setdefault((layout.cluster_id, number), record)
+            if known is not record and known != record:
                 raise self.violated("I13", f"{machine.name} has another layout {number} than others")
+            if parent is not None and (fault := self._fault(parent, layout)) is not None:
+                raise self.violated("I13", f"layout {number} of {machine.name}: {fault}")
+            parent = layout
 
-    def _fault(self, number: int, record: bytes) -> str | None:
+    def _read(self, machine: Machine, number: int, record: bytes) -> Layout:
         try:
             layout = Layout.from_bytes(record[VALUE_HEADER_BYTES:])
         except RemoteProtocolError as error:
-            return str(error)
+            raise self.violated("I13", f"layout {number} of {machine.name}: {error}") from None
         if layout.version != number:
-            return f"it says that it is {layout.version}"
-        if number == 1:
-            return None
-        parent = self._records[LAYOUT + (number - 1).to_bytes(4, "big")]
-        return follows(Layout.from_bytes(parent[VALUE_HEADER_BYTES:]), layout)
+            raise self.violated("I13", f"layout {number} of {machine.name}: it says that it is {layout.version}")
+        self._layouts[record] = layout
+        return layout
+
+    def _fault(self, parent: Layout, layout: Layout) -> str | None:
+        return (follows if layout.cluster_id == parent.cluster_id else goes_on_from)(parent, layout)

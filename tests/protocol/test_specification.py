@@ -39,6 +39,7 @@ VALUES: tuple[type[Any], ...] = (
     versions.Operation,
     versions.Row,
     layout.Member,
+    layout.Former,
     layout.LayoutRecord,
     messages.MemberClaim,
 )

@@ -26,7 +26,7 @@ from protocol.digest import NOTHING, PartitionDigest, bucket_of, digest_of_total
 from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
 from protocol.framing import FrameReader, frame_parts
 from protocol.identity import ChunkId, ClusterId, NodeId, OpId, node_id_of
-from protocol.layout import Layout, LayoutRecord, Member, complete, follows, genesis, pack_partitions, propose
+from protocol.layout import Former, Layout, LayoutRecord, Member, complete, follows, forced, genesis, goes_on_from, pack_partitions, propose
 from protocol.limits import PARTITIONS
 from protocol.manifest import (
     NO_CONTENT,
@@ -61,6 +61,8 @@ from protocol.messages import (
     DigestsGet,
     Done,
     Failure,
+    Force,
+    Forced,
     Forget,
     Hello,
     LayoutAccept,
@@ -112,6 +114,7 @@ FOLDER = Path(__file__).parents[1] / "data" / "wire"
 
 A, B, C = (NodeId(bytes([number]) * 16) for number in (0xA1, 0xB2, 0xC3))
 CLUSTER = ClusterId(bytes(range(16)))
+OTHER_CLUSTER = ClusterId(bytes(range(32, 48)))
 DIGEST = bytes(range(0x10, 0x20))
 CHUNK = chunk_id_of(ChunkTag.DATA, b"a chunk\n")
 PATH = "/films/été.mp4"
@@ -170,6 +173,8 @@ EXAMPLES: tuple[Message, ...] = (
     Leave(5000),
     Leaving(4096, 12, 3_145_728, False, "what this node holds has to be confirmed by ben as well: away"),
     Forget(5000, B),
+    Force(5000, (B, C), False),
+    Forced(4096, 12),
     RowPublish(6000, PARTITION, 5, op(1), PATH, (Dot(B, 2),), Kind.FILE, 300_000, 0o644, NOW, "ada", CHUNKED, (A, B, C)),
     Published(Dot(A, 7), 3),
     RowMerge(2000, PARTITION, 5, (ROW,)),
@@ -502,8 +507,8 @@ PATHS_REFUSED: tuple[tuple[str, str], ...] = (
 )
 
 
-def layouts() -> tuple[Layout, Layout, Layout]:
-    """Return the first record of a cluster, the one that brings a second member in, and its completion."""
+def layouts() -> tuple[Layout, Layout, Layout, Layout]:
+    """Return the first record of a cluster, the one that brings a second member in, its completion, and one that goes on by force."""
     members = tuple(
         Member(node, name, "", 1, (f"192.0.2.{number}:7400",)) for number, (node, name) in enumerate([(A, "ada"), (B, "ben")], 1)
     )
@@ -519,7 +524,8 @@ def layouts() -> tuple[Layout, Layout, Layout]:
             cfg=stamps(2),
         )
     )
-    return alone, joint, complete(joint)
+    settled = complete(joint)
+    return alone, joint, settled, forced(settled, OTHER_CLUSTER, [B], [A])
 
 
 def stamps(stamp: int) -> bytes:
@@ -527,8 +533,8 @@ def stamps(stamp: int) -> bytes:
 
 
 LAYOUTS = layouts()
-_ALONE, _JOINT, _SETTLED = LAYOUTS
-_one, _two, _three = (layout.record for layout in LAYOUTS)
+_ALONE, _JOINT, _SETTLED, _FORCED = LAYOUTS
+_one, _two, _three, _four = (layout.record for layout in LAYOUTS)
 _ADA, _BEN = _three.members
 LAYOUTS_REFUSED: tuple[tuple[str, LayoutRecord], ...] = (
     ("no cluster id", replace(_one, cluster_id=b"")),
@@ -555,6 +561,9 @@ LAYOUTS_REFUSED: tuple[tuple[str, LayoutRecord], ...] = (
     ("a member that owns nothing", replace(_one, members=(_ADA, _BEN))),
     ("a stamp of 0", replace(_one, cfg=stamps(0))),
     ("a stamp beyond the version", replace(_one, cfg=stamps(2))),
+    ("a former cluster that ended later", replace(_four, former=(Former(CLUSTER, 4),))),
+    ("a former cluster that is this one", replace(_four, cluster_id=CLUSTER)),
+    ("a stamp of a former cluster", replace(_four, cfg=stamps(3))),
 )
 SUCCESSORS_REFUSED: tuple[tuple[str, Layout, LayoutRecord], ...] = (
     ("another cluster", _ALONE, replace(_two, cluster_id=bytes(16))),
@@ -567,6 +576,13 @@ SUCCESSORS_REFUSED: tuple[tuple[str, Layout, LayoutRecord], ...] = (
     ("neither completed nor taken back", _JOINT, replace(_three, old_table=b"\x01\x00" * PARTITIONS)),
     ("stamps that did not change with the owners", _ALONE, replace(_two, cfg=stamps(1))),
     ("stamps that go back", _SETTLED, replace(_three, version=4, parent=_SETTLED.digest, cfg=stamps(2))),
+    ("a cluster that goes on from this one", _SETTLED, _four),
+    ("another past", _FORCED, replace(_four, version=5, parent=_FORCED.digest, former=())),
+    (
+        "a move before all is gathered",
+        _FORCED,
+        replace(_two, cluster_id=OTHER_CLUSTER, version=5, parent=_FORCED.digest, cfg=stamps(5), former=_four.former),
+    ),
 )
 """Records that are valid, and may not follow the one before."""
 
@@ -576,9 +592,10 @@ def addresses_document() -> dict[str, Any]:
     chunks: Sequence[tuple[ChunkTag, bytes]] = (
         (ChunkTag.DATA, b""), (ChunkTag.DATA, b"a chunk\n"), (ChunkTag.MANIFEST, b""), (ChunkTag.MANIFEST, pack_manifest([CHUNK, CHUNK])),
     )  # fmt: skip
-    alone, joint, settled = LAYOUTS
+    alone, joint, settled, by_force = LAYOUTS
     assert follows(alone, Layout.from_bytes(joint.data)) is None
     assert follows(joint, Layout.from_bytes(settled.data)) is None
+    assert goes_on_from(settled, Layout.from_bytes(by_force.data)) is None
     return {
         "paths": [{"path": path, "partition": row_partition(path)} for path in paths],
         "refused paths": [{"why": why, "path": path} for why, path in PATHS_REFUSED],
@@ -910,6 +927,7 @@ def record_of(example: dict[str, Any]) -> bytes:
             new_columns=fields["new_columns"],
             new_table=unhexed(fields["new_table"]),
             cfg=unhexed(fields["cfg"]),
+            former=tuple(Former(ClusterId(bytes.fromhex(each["cluster_id"])), each["version"]) for each in fields["former"]),
         )
     )
 

@@ -1,0 +1,256 @@
+"""Most machines are gone for good, and the others go on by force as another cluster."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+
+import pytest
+
+from peer.errors import NoSuchPath, Unavailable, WrongUsage
+from peer.node import Notice
+from protocol.identity import NodeId
+from protocol.manifest import KIB
+from protocol.messages import Forced
+from sims.formed import switch_on
+from sims.scenarios._common import NAMES, chain_judged, cut_off, durable_copies, expect, put_for_certain, start_all, until
+from sims.world import World
+
+DEAD_SECONDS = 60.0
+
+
+def run(seed: int, names: Sequence[str], scenario: Callable[[World], Awaitable[None]], seconds: float = 600.0) -> None:
+    """Run a scenario in a cluster of `names` that has formed before, under the eyes of the judge of the chain."""
+
+    async def judged(world: World) -> None:
+        switch_on(world, names)
+        with chain_judged(world):
+            await start_all(world, names)
+            await asyncio.sleep(2.0)
+            await scenario(world)
+
+    World(seed).run(judged, seconds_max=seconds)
+
+
+async def lose(world: World, *names: str) -> None:
+    """Let machines be gone for good, and wait until the others know."""
+    lost = ids(world, *names)
+    for name in names:
+        world.crash(name, silent=True)
+    left = [machine.node for machine in world.machines.values() if machine.node is not None]
+    await until(DEAD_SECONDS, lambda: not any(node.detector.is_alive(node_id) for node in left for node_id in lost), f"{names} are there")
+
+
+async def force(world: World, via: str, gone: Sequence[NodeId], *, begin: bool = True) -> Forced:
+    """Have the node of a machine go on without others, as `shoal forget --force` does once."""
+    client = await world.client(via)
+    return await client.force(gone, begin=begin)
+
+
+def ids(world: World, *names: str) -> list[NodeId]:
+    return [world.node(name).node_id for name in names]
+
+
+def cluster_of(world: World, name: str) -> bytes:
+    return world.node(name).layout.cluster_id
+
+
+def told(world: World, name: str) -> list[str]:
+    return [event.text for event in world.machines[name].events if isinstance(event, Notice)]
+
+
+async def settled(world: World, *names: str) -> None:
+    """Wait until the machines `names` are a cluster of their own that has gathered what they have."""
+
+    def is_settled() -> bool:
+        layouts = [world.node(name).layout for name in names]
+        is_one = len({layout.digest for layout in layouts}) == 1 and len(layouts[0].members) == len(names)
+        return is_one and not layouts[0].unsettled_partitions
+
+    await until(90.0, is_settled, f"{names} are no cluster")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_two_of_five_go_on_with_all_that_they_have(seed: int) -> None:
+    choice = Random(seed)
+    contents = {f"/d{number}/f": choice.randbytes(choice.choice((100, 300 * KIB))) for number in range(8)}
+    left = choice.sample(NAMES, 2)
+    gone = [name for name in NAMES if name not in left]
+
+    async def scenario(world: World) -> None:
+        client = await world.client(left[0])
+        for path, content in contents.items():
+            await client.put_bytes(path, content)
+        before, names = cluster_of(world, left[0]), ids(world, *gone)
+        with pytest.raises(WrongUsage, match="is there"):
+            await force(world, left[0], names)
+        await lose(world, *gone)
+        with pytest.raises(Unavailable):
+            await client.put_bytes("/new", b"x")
+        assert await force(world, left[0], names, begin=False) == Forced(4096, 0)
+        assert cluster_of(world, left[0]) == before
+        with pytest.raises(Unavailable, match="cannot go on either"):
+            await force(world, left[0], names[:1])
+        await force(world, left[0], names)
+        await settled(world, *left)
+        assert cluster_of(world, left[0]) != before
+        for path, content in contents.items():
+            holders = durable_copies(world, content) if len(content) > 4 * KIB else 2
+            if holders:
+                await expect(world, path, content)
+        client = await world.client(left[1])
+        assert (await client.put_bytes("/new", b"n" * 100_000)).copies == 2
+        assert (await force(world, left[1], names)) == Forced(0, 0)  # once more does nothing
+        for name in gone:
+            del world.machines[name]
+        await world.start("f")
+        await world.members(3)
+        await until(60.0, lambda: durable_copies(world, b"n" * 100_000) == 3, "copies are missing")
+        assert [former.cluster_id for former in (await client.status()).former] == [before]
+
+    run(seed, NAMES, scenario)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_a_single_one_of_them_has_is_read_by_all_at_once(seed: int) -> None:
+    lone, *others = Random(seed).sample(NAMES[:4], 3)
+
+    async def scenario(world: World) -> None:
+        gone = [name for name in world.machines if name not in (lone, *others)]
+        client = await world.client(gone[0])
+        await client.put_bytes("/old", b"old")
+        cut_off(world, [*others])
+        await put_for_certain(client, "/new", b"new")  # of those who will be left one has it
+        await put_for_certain(client, "/old", b"changed")
+        names = ids(world, *gone)
+        await lose(world, *gone)
+        world.lan.heal()
+        await asyncio.sleep(10.0)
+        before = cluster_of(world, lone)
+        await force(world, others[0], names)
+        await until(10.0, lambda: all(cluster_of(world, name) != before for name in (lone, *others)), "somebody does not follow")
+        await expect(world, "/new", b"new")
+        await expect(world, "/old", b"changed")
+
+    run(seed, (*NAMES, "f"), scenario)
+
+
+def test_one_of_two_goes_on_alone_and_the_other_is_foreign_and_destroys_nothing() -> None:
+    content = Random(1).randbytes(300 * KIB)
+
+    async def scenario(world: World) -> None:
+        client = await world.client("a")
+        await client.put_bytes("/f", content)
+        names = ids(world, "b")
+        await lose(world, "b")
+        with pytest.raises(Unavailable, match=r"forget --force"):
+            await client.forget(names[0])
+        await force(world, "a", names)
+        await settled(world, "a")
+        client = await world.client("a")
+        await client.put_bytes("/g", content)
+        before = dict(world.machines["b"].storage.databases["ns"].values)
+        back = await world.restart("b")
+        await asyncio.sleep(30.0)
+        assert len(world.node("a").layout.members) == 1
+        assert back.layout.cluster_id != cluster_of(world, "a")
+        assert sum("without it: nothing crosses" in text for text in told(world, "a")) == 1
+        assert sum("without this machine: nothing crosses" in text for text in told(world, "b")) == 1
+        assert any("data folder" in notice for member in (await client.status()).members for notice in member.status.notices)  # type: ignore[union-attr]
+        assert dict(world.machines["b"].storage.databases["ns"].values) == before
+        assert await client.get_bytes("/g") == content
+        await world.stop("b")
+        world.wipe("b")
+        await world.start("b")
+        await until(60.0, lambda: len(world.node("a").layout.members) == 2, "b is not let in anew")
+        await world.members(2)
+        await expect(world, "/f", content)
+
+    run(1, NAMES[:2], scenario)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.004, 0.03, 0.5])
+@pytest.mark.parametrize("victim", ["a", "b"])
+def test_a_crash_at_any_step_leaves_one_cluster_or_one_that_can_be_forced_again(victim: str, moment: float) -> None:
+    contents = {f"/d{number}/f": bytes([number]) * 1000 for number in range(8)}
+
+    async def scenario(world: World) -> None:
+        client = await world.client("a")
+        for path, content in contents.items():
+            await client.put_bytes(path, content)
+        before, names = cluster_of(world, "a"), ids(world, *NAMES[2:])
+        await lose(world, *NAMES[2:])
+        person = await world.client("a")
+        await person.force(names, begin=False)
+        forcing = asyncio.create_task(person.force(names, begin=True))
+        await asyncio.sleep(moment)
+        world.crash(victim, silent=False)
+        forcing.cancel()
+        await asyncio.gather(forcing, return_exceptions=True)
+        await asyncio.sleep(1.0)
+        await world.restart(victim)
+        await asyncio.sleep(10.0)
+        if cluster_of(world, "a") == before:
+            assert cluster_of(world, "b") == before
+            await force(world, "b", names)
+        await settled(world, "a", "b")
+        for path, content in contents.items():
+            await expect(world, path, content)
+        await (await world.client("b")).put_bytes("/new", b"x")
+
+    run(3, NAMES, scenario)
+
+
+def test_who_slept_meanwhile_follows_even_if_it_slept_through_earlier_layouts() -> None:
+    contents = {f"/d{number}/f": bytes([number]) * 1000 for number in range(8)}
+
+    async def scenario(world: World) -> None:
+        client = await world.client("a")
+        for path, content in contents.items():
+            await client.put_bytes(path, content)
+        asleep = world.node("e")
+        world.crash("e")
+        await asyncio.sleep(10.0)
+        await world.start("f")
+        await until(120.0, lambda: len(world.node("a").layout.members) == 6 and not world.node("a").layout.is_joint, "f is not admitted")
+        assert asleep.layout.version < world.node("a").layout.version
+        names = ids(world, "c", "d", "f")
+        await lose(world, "c", "d", "f")
+        await force(world, "a", names)
+        await until(60.0, lambda: not world.node("b").layout.unsettled_partitions and len(members(world, "b")) == 3, "b waits")
+        client = await world.client("b")
+        await client.put_bytes("/new", b"x")
+        await world.restart("e")
+        await settled(world, "a", "b", "e")
+        for path, content in contents.items():
+            await expect(world, path, content)
+        await expect(world, "/new", b"x")
+        assert not world.node("e").sync.unsynced()
+
+    run(2, NAMES, scenario)
+
+
+def test_two_that_are_forced_apart_are_two_clusters_that_refuse_each_other() -> None:
+    async def scenario(world: World) -> None:
+        a, b, others = ids(world, "a"), ids(world, "b"), ids(world, *NAMES[2:])
+        await lose(world, *NAMES[2:])
+        cut_off(world, ["a"])
+        detectors = world.node("a").detector, world.node("b").detector
+        await until(DEAD_SECONDS, lambda: not (detectors[0].is_alive(b[0]) or detectors[1].is_alive(a[0])), "they are linked")
+        await force(world, "a", [*others, *b])
+        await force(world, "b", [*others, *a])
+        await settled(world, "a")
+        await settled(world, "b")
+        await (await world.client("a")).put_bytes("/f", b"a")
+        world.lan.heal()
+        await asyncio.sleep(30.0)
+        for name in ("a", "b"):
+            assert members(world, name) == {name}
+            assert sum("belongs to another cluster" in text for text in told(world, name)) == 1
+        with pytest.raises(NoSuchPath):
+            await (await world.client("b")).get_bytes("/f")
+
+    run(1, NAMES, scenario)
+
+
+def members(world: World, name: str) -> set[str]:
+    return {member.name for member in world.node(name).layout.record.members}

@@ -527,6 +527,8 @@ class Node:
             self.explorer.keep(node_id)
         if self._cluster_id not in (b"", layout.cluster_id):  # no answer of the old cluster leaves any more, and none arrives
             self.links.close_all(CloseCode.NORMAL, "this node goes on in another cluster")
+            self._notices.clear()
+            self._foreign.clear()
             self._say(f"cluster {short(self._cluster_id)} goes on by force as {short(layout.cluster_id)}, and this node in it")
         self._cluster_id = layout.cluster_id
         foreign = [peer.node_id for peer in self.links.peers() if self._relation(peer) not in _LINKED]
@@ -607,8 +609,8 @@ class Node:
         """Go over to the cluster that goes on from this one by force, unless this one goes on as well."""
         if goes_on(layout, self._is_with_us):
             self._notice(
-                f"node {peer.name} ({short(peer.node_id)}) goes on by force from this cluster ({short(layout.cluster_id)}) as "
-                f"{short(peer.cluster_id)}: this node stays for as long as a majority of its machines does"
+                f"cluster {short(peer.cluster_id)} goes on by force from this one ({short(layout.cluster_id)}), and has this node as well: "
+                "it stays for as long as a majority is here"
             )
             raise Unavailable("a majority is here")
         if not await self.layouts.follow(peer.node_id):

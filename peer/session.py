@@ -153,7 +153,7 @@ class Session:
         """Refuse nodes of another cluster once one is known."""
         if self._layout is None or peer.cluster_id in (b"", self._layout.cluster_id):
             return None
-        return CloseCode.FOREIGN_CLUSTER, "this client talks to another cluster"
+        return CloseCode.FOREIGN_CLUSTER, "this client talks to another cluster: connect anew"
 
     def peer_up(self, peer: Hello) -> None:
         """Nothing follows: a client keeps no view of who is there."""

@@ -25,7 +25,9 @@ from peer.errors import NotAllowed, ShoalError, WrongUsage
 from peer.real.interfaces import LOOPBACK, unknown_interfaces
 from peer.real.multicast import GROUP, PORT
 from peer.real.network import split_address
+from protocol import succession
 from protocol.identity import short
+from protocol.layout import Former
 
 CLOCK_SECONDS_MAX: Final = 60.0
 """A clock that is off by more is worth a word."""
@@ -242,6 +244,9 @@ def cluster(facts: Facts) -> Finding:
     if len(clusters) > 1:
         found = "; ".join(f"cluster {short(each)}: {listed([visit.called for visit in members[each]])}" for each in clusters)
         advice = "clusters of one key never merge: take the machines of one of them out, and begin them anew in an empty --home"
+        left = [former.cluster_id for visits in members.values() for former in past_of(visits) if former.cluster_id in members]
+        if left:
+            advice = f"{short(left[0])} has gone on by force: begin its machines anew, each with its data folder moved away"
         return Finding(State.FAILED, found, advice)
     if not clusters and waiting:
         found = f"in none yet: {listed([each.called for each in waiting])}"
@@ -279,6 +284,11 @@ LADDER: Final[tuple[tuple[str, Callable[[Facts], Finding]], ...]] = (
 
 
 # -- inside ----------------------------------------------------------------------
+
+
+def past_of(visits: Sequence[Visit]) -> list[Former]:
+    """Return which clusters the one of these visits goes on from by force."""
+    return [former for visit in visits if visit.hello is not None for former in succession.heard(visit.hello.optional).former]
 
 
 def all_visits(facts: Facts) -> list[Visit]:

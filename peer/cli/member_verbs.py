@@ -64,7 +64,7 @@ def leave(settings: Settings) -> None:
     examples=(
         "shoal forget ben                    # by its name",
         "shoal forget 5f1c09ab               # or by its id, as `shoal status` has it",
-        "shoal forget --force ben cleo dora  # three of five have burnt: the other two go on",
+        "shoal forget --force ben cleo dora  # three of five are lost",
     ),
 )
 @click.argument("members", metavar="MEMBER...", nargs=-1, required=True)
@@ -87,10 +87,16 @@ def forget(settings: Settings, members: tuple[str, ...], force: bool, yes: bool)
         return
     gone = run(tell_cost(settings, output, members))
     if not yes:
-        if not sys.stdin.isatty():
+        if not may_ask():
             raise WrongUsage("--force asks before it does it: where nobody answers say --yes as well")
-        click.confirm("Go on without them, for good?", abort=True, err=True)
+        if not click.confirm("Go on without them, for good?", err=True):
+            raise ShoalError("nothing was changed")
     run(go_on_without(settings, output, gone))
+
+
+def may_ask() -> bool:
+    """Return whether somebody is there to answer."""
+    return sys.stdin.isatty()
 
 
 async def tell_cost(settings: Settings, output: Output, members: Sequence[str]) -> list[MemberStatus]:

@@ -1,18 +1,26 @@
 """Most machines are gone for good, and the others go on by force as another cluster."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from operator import eq
 from random import Random
 
 import pytest
 
-from peer.errors import NoSuchPath, Unavailable, WrongUsage
+from peer.care.reconcile import Reconcile
+from peer.errors import NoSuchPath, OutcomeUnknown, RequestFailed, Unavailable, WrongUsage
+from peer.files.quorum import fetch_row
 from peer.node import Notice
+from peer.session import Session
+from protocol import limits
 from protocol.identity import NodeId
 from protocol.manifest import KIB
 from protocol.messages import Forced
+from protocol.versions import Row, empty_row
 from sims.formed import switch_on
-from sims.scenarios._common import NAMES, chain_judged, cut_off, durable_copies, expect, put_for_certain, start_all, until
+from sims.scenarios._common import NAMES, chain_judged, cut_off, durable_copies, expect, pairs_between, put_for_certain, start_all, until
 from sims.world import World
 
 DEAD_SECONDS = 60.0
@@ -69,6 +77,17 @@ async def settled(world: World, *names: str) -> None:
     await until(90.0, is_settled, f"{names} are no cluster")
 
 
+async def vote(world: World, session: Session, name: str, path: str) -> Row:
+    """Return the row of a path at the node of a machine, as soon as it gives one."""
+    while True:
+        try:
+            answer = await fetch_row(session, world.node(name).layout, world.node(name).node_id, path, full=True)
+        except RequestFailed:
+            await asyncio.sleep(0.05)
+            continue
+        return answer.rows[0] if answer.rows else empty_row(path)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_two_of_five_go_on_with_all_that_they_have(seed: int) -> None:
     choice = Random(seed)
@@ -111,7 +130,11 @@ def test_two_of_five_go_on_with_all_that_they_have(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_what_a_single_one_of_them_has_is_read_by_all_at_once(seed: int) -> None:
+def test_what_a_single_one_of_them_has_all_have_before_they_answer(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def compare_nothing(self: Reconcile, node: NodeId, *, at_once: bool) -> None:
+        """Have rows travel by the gathering alone."""
+
+    monkeypatch.setattr(Reconcile, "_exchange", compare_nothing)
     lone, *others = Random(seed).sample(NAMES[:4], 3)
 
     async def scenario(world: World) -> None:
@@ -128,6 +151,11 @@ def test_what_a_single_one_of_them_has_is_read_by_all_at_once(seed: int) -> None
         before = cluster_of(world, lone)
         await force(world, others[0], names)
         await until(10.0, lambda: all(cluster_of(world, name) != before for name in (lone, *others)), "somebody does not follow")
+        for name in others:
+            session = await world.session(f"reader-{name}#1", name)
+            assert [head.size for head in (await vote(world, session, name, "/new")).heads] == [3]
+        await until(10.0, lambda: not any(world.node(name).sync.unsynced() for name in others), "the rows are not gathered")
+        world.crash(lone)
         await expect(world, "/new", b"new")
         await expect(world, "/old", b"changed")
 
@@ -254,3 +282,70 @@ def test_two_that_are_forced_apart_are_two_clusters_that_refuse_each_other() -> 
 
 def members(world: World, name: str) -> set[str]:
     return {member.name for member in world.node(name).layout.record.members}
+
+
+async def fork(world: World) -> bytes:
+    """Have a and b go on without c and d, which are well, and e with them: only cut off. Return which cluster they leave."""
+    await (await world.client("a")).put_bytes("/f", b"before")
+    old, names = cluster_of(world, "a"), ids(world, "c", "d")
+    cut_off(world, ["a", "b"])
+    node = world.node("a")
+    others = ids(world, "c", "d", "e")
+    await until(DEAD_SECONDS, lambda: not any(map(node.detector.is_alive, others)), "c, d and e are there")
+    await force(world, "a", names)
+    await until(90.0, lambda: members(world, "b") == {"a", "b", "e"} and not world.node("b").layout.unsettled_partitions, "b waits")
+    await put_for_certain(await world.client("a"), "/f", b"here")
+    return old
+
+
+def test_nobody_leaves_a_cluster_that_goes_on_and_everybody_follows_when_it_does_not() -> None:
+    async def scenario(world: World) -> None:
+        old = await fork(world)
+        there = await world.client("c")
+        await put_for_certain(there, "/f", b"there")
+        world.lan.heal()
+        await asyncio.sleep(20.0)
+        assert cluster_of(world, "e") == old
+        assert sum("it stays for as long" in text for text in told(world, "e")) == 1
+        assert await there.get_bytes("/f") == b"there"
+        assert (await (await world.client("e")).put_bytes("/g", b"g" * 300 * KIB)).copies == 3
+        for name in ("a", "b"):
+            assert not [path for path in world.machines[name].storage.state.names if path.startswith("c/") and len(path) > 5]
+        assert await (await world.client("b")).get_bytes("/f") == b"here"
+        await lose(world, "c", "d")
+        await settled(world, "a", "b", "e")
+        await asyncio.sleep(20.0)  # the rows of e are compared
+        await expect(world, "/f", b"here", b"there")
+
+    run(5, NAMES, scenario)
+
+
+def test_nothing_crosses_between_two_that_go_on_though_their_stamps_are_equal_numbers() -> None:
+    async def scenario(world: World) -> None:
+        await fork(world)
+        for one, other in (("a", "f"), ("b", "f"), ("d", "f"), ("e", "f")):
+            world.lan.cut(one, other)
+            world.lan.cut(other, one)
+        here, there = await world.client("a"), await world.client("c")
+        await world.start("f")  # it can be admitted, and sync nothing
+        await until(90.0, lambda: world.node("c").layout.is_joint, "f is not admitted")
+        assert sum(map(eq, world.node("c").layout.stamps, world.node("a").layout.stamps)) > limits.PARTITIONS // 2
+        for one, other in pairs_between(world, ["a", "b"]):
+            world.lan.mend(one, other)
+            world.lan.mend(other, one)
+        written: dict[str, int] = Counter()
+        for number in range(10):
+            for client, where in ((here, "here"), (there, "there")):
+                with suppress(Unavailable, OutcomeUnknown):
+                    await client.put_bytes(f"/{where}{number}/f", where.encode())
+                    written[where] += 1
+        assert world.node("c").layout.is_joint
+        assert min(written["here"], written["there"]) > 3
+        world.lan.heal()
+        await asyncio.sleep(20.0)
+        for names, other in (("ab", b"/there"), ("cdef", b"/here")):
+            for name in names:
+                assert any("nothing crosses" in text for text in told(world, name))
+                assert not [key for key in world.machines[name].storage.databases["ns"].keys if key.startswith(b"r") and other in key]
+
+    run(6, NAMES, scenario)

@@ -1,13 +1,14 @@
 """A client that keeps its files in memory, and statuses to show."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from peer.errors import NoSuchPath, ShoalError, WrongUsage
+from peer.errors import NoSuchPath, OutcomeUnknown, ShoalError, WrongUsage
 from peer.files.cluster_status import ClusterStatus, MemberStatus
 from peer.files.entries import ChunkPlace, Entry, PutResult, Stat
-from protocol.identity import ChunkId, NodeId
-from protocol.messages import Status
+from protocol.identity import ChunkId, ClusterId, NodeId
+from protocol.layout import Former
+from protocol.messages import Forced, Status
 from protocol.paths import ROOT, name_of, parent_of
 
 
@@ -107,6 +108,18 @@ class FakeClient:
             raise WrongUsage(f"{members[node_id].name} is there")
         staying = tuple(each for each in self.status_found.members if each.node_id != node_id)
         self.status_found = replace(self.status_found, members=staying)
+
+    async def force(self, gone: Sequence[NodeId], *, begin: bool) -> Forced:
+        self._fail()
+        assert self.status_found is not None
+        if any(each.node_id in gone and each.state != "dead" for each in self.status_found.members):
+            raise WrongUsage("somebody is there")
+        if begin:
+            staying = tuple(each for each in self.status_found.members if each.node_id not in gone)
+            former = (Former(ClusterId(self.status_found.cluster_id), 4),)
+            self.status_found = replace(self.status_found, cluster_id=b"\xee" * 16, members=staying, former=former)
+            raise OutcomeUnknown("the link has ended")  # as it may, once it is done
+        return Forced(4096, 12)
 
     def _fail(self) -> None:
         if self.failure is not None:

@@ -190,6 +190,10 @@ class SimStorage:
         """Let a database be unreadable from its next opening on."""
         self._corrupt[name] = None
 
+    def lose(self, name: str) -> None:
+        """Let a database that nobody uses be gone."""
+        self.databases.pop(name, None)
+
     def rot(self, name: str, random: Random) -> None:
         """Flip one bit of the file `name`, wherever it lies: nobody notices before it is read."""
         (path,) = [path for path in self.state.names if path.rpartition("/")[2] == name]

@@ -183,6 +183,13 @@ class Nemesis:
             machine.storage.damage("chunk")
             await self._start_again(machine.name, fault.seconds)
 
+    async def _lost_rows(self, fault: Fault, random: Random) -> None:
+        machine = self._machine(fault)
+        if machine.node is not None:
+            self._count(fault)
+            self._world.lose_rows(machine.name, damaged=fault.number % 2 == 0)
+            await self._start_again(machine.name, fault.seconds)
+
     async def _sync_error(self, fault: Fault, random: Random) -> None:
         self._count(fault)
         self._machine(fault).storage.fail_next_sync()

@@ -43,6 +43,7 @@ FAULTS: Final[Mapping[str, str]] = {
     "unreadable": "a chunk lies on a bad place of the disk",
     "misdirect": "a chunk is written over another one",
     "lost-index": "the index of chunks is damaged while the node does not run",
+    "lost-rows": "the database of rows is lost or damaged while the node does not run",
     "wipe": "the machine comes back with an empty disk",
     "rollback": "the machine loses its power and comes back with the disk that it had when this began",
     "join": "a machine that nobody has seen before joins, and stays",
@@ -53,7 +54,7 @@ FAULTS: Final[Mapping[str, str]] = {
 """Every kind of fault, and what it is."""
 _MACHINES: Final = {"client-death": 0, "swizzle": 0, "reset": 2, "slow-link": 2}
 """So many machines does a fault need that does not need one."""
-DAMAGING: Final = ("lying-disk", "rot-chunk", "rot-row", "unreadable", "misdirect", "lost-index", "wipe", "rollback")
+DAMAGING: Final = ("lying-disk", "rot-chunk", "rot-row", "unreadable", "misdirect", "lost-index", "lost-rows", "wipe", "rollback")
 """Faults that only machines of `Plan.fragile` may meet."""
 RETIRING: Final = ("wipe", "rollback")
 """Faults after which a machine begins anew as another one."""

@@ -24,6 +24,7 @@ import protocol.paxos
 from peer.care.reconcile import Reconcile
 from peer.care.sweep import Sweep
 from peer.cluster.decider import Decider
+from peer.cluster.sync import Sync
 from peer.files.chunk_service import ChunkService
 from peer.files.operations import Operations
 from peer.files.quorum import read_row
@@ -352,6 +353,25 @@ def _minority_evicts() -> list[Patch]:
     return [(peer.cluster.decider, "evicted", evicted), (Decider, "_agree", agree), (Decider, "_lacks_sources", lambda self, layout: False)]
 
 
+def _lost_rows_absent() -> list[Patch]:
+    return [(SystemStore, "is_lost", lambda self, partition: False)]
+
+
+def _vote_of_an_older_generation() -> list[Patch]:
+    async def pull_missing(self: Sync, layout: Layout, missing: list[int]) -> None:
+        for stamp in sorted({layout.cfg(partition) for partition in missing}):
+            await self._pull_group(layout, stamp, [partition for partition in missing if layout.cfg(partition) == stamp])
+
+    def is_lost(self: SystemStore, partition: int) -> bool:
+        return bool(self.lost_at) and not self.synced(partition)
+
+    return [
+        (Sync, "_pull_missing", pull_missing),
+        (SystemStore, "is_lost", is_lost),
+        (peer.cluster.decider, "outdated_stamps", lambda layout, node_id, lost_at: ()),
+    ]
+
+
 BUGS: Final = {
     bug.name: bug
     for bug in (
@@ -382,6 +402,13 @@ BUGS: Final = {
         Bug("old-slot-reopened", "a version that was decided is voted on again", _old_slot_reopened, case="late-ballot"),
         Bug("joiner-votes-at-once", "a newcomer votes while its partitions still move", _joiner_votes_at_once, case="joiner-dies"),
         Bug("rollback-unnoticed", "a node whose disk was put back goes on under its id", _rollback_unnoticed),
+        Bug("lost-rows-absent", "a replica that has lost its rows votes as if there had never been any", _lost_rows_absent),
+        Bug(
+            "vote-of-an-older-generation",
+            "a replica that has lost its rows fetches them while votes that it has forgotten still count",
+            _vote_of_an_older_generation,
+            case="forgotten-vote",
+        ),
         Bug("minority-evicts", "who has no majority leaves those out that he does not hear", _minority_evicts, case="minority-cut-off"),
     )
 }

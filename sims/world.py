@@ -19,7 +19,7 @@ from peer.seams import ClientEnv, Env
 from peer.session import Session, connect
 from peer.store.home import open_home
 from protocol.hashing import plain_hash
-from protocol.identity import node_id_of
+from protocol.identity import NodeId, node_id_of
 from sims.clock import SimWallClock
 from sims.discovery import Airwaves, SimDiscovery
 from sims.entropy import SimEntropy
@@ -77,6 +77,8 @@ class World:
         self._numbers = count()
         self.on_stopped: Callable[[str], None] = lambda name: None
         """Told the machine whose node has stopped because its storage failed."""
+        self.on_rows_lost: Callable[[Machine, NodeId], None] = lambda machine, node_id: None
+        """Told the machine that has lost its rows, and the id of its node."""
 
     def run(self, scenario: "Callable[[World], Coroutine[Any, Any, T]]", *, seconds_max: float = SECONDS_MAX) -> T:
         """Run a scenario to its end.
@@ -164,6 +166,16 @@ class World:
         self.trace.note(machine.host, "stop")
         await self.on(machine.host, node.stop)
         machine.is_up = False
+
+    def lose_rows(self, name: str, *, damaged: bool) -> None:
+        """End the process of a machine, and have its rows lost or, with `damaged`, unreadable."""
+        machine, node_id = self.machines[name], self.node(name).node_id
+        self.kill(name)
+        if damaged:
+            machine.storage.damage("ns")
+        else:
+            machine.storage.lose("ns")
+        self.on_rows_lost(machine, node_id)
 
     def wipe(self, name: str) -> None:
         """Give a machine that does not run an empty disk."""

@@ -4,6 +4,7 @@ They see what clients saw (`sims.history`) and what lies on the disks, byte by b
 and never ask a node what it believes of itself. A judge raises `Violation`.
 """
 
+from sims.oracles.amnesia import LostRowsDoNotVote
 from sims.oracles.base import Oracle, Violation
 from sims.oracles.bounds import Bounds
 from sims.oracles.chain import LayoutsAreOne
@@ -41,5 +42,6 @@ def all_oracles() -> list[Oracle]:
         ChunksAreHome(),
         CorruptionIsContained(),
         MembersAreSeen(),
+        LostRowsDoNotVote(),
         RowsConverge(),
     ]

@@ -48,11 +48,11 @@ class AckIsDurable(Oracle):
         end = parent_of(write.path).encode() + b"\0" + name_of(write.path).encode()
         for key, row in rows_of(machine):
             if key[3:] == end:
-                return is_rotten(machine, key) or (row is not None and _knows(row, write.version, is_removal=write.is_removal))
+                return is_rotten(machine, key) or (row is not None and knows(row, write.version, is_removal=write.is_removal))
         return False
 
 
-def _knows(row: Row, version: str, *, is_removal: bool) -> bool:
+def knows(row: Row, version: str, *, is_removal: bool) -> bool:
     """Return whether a row has a version, or one that supersedes it."""
     if not version:  # the client is not told which version a removal is
         return not is_removal or bool(row.heads)

@@ -29,7 +29,7 @@ CAUGHT = {
 """Scenarios and a bug that each of them has to notice."""
 PAIRS = [*CAUGHT.items(), *((bug.case, bug.name) for bug in BUGS.values() if bug.case)]
 SEEDS_TO_NOTICE = 40
-FIRST = {"lost-fsync": 8, "rejoin-after-absence": 3, "retry-then-delete": 9}
+FIRST = {"forgotten-vote": 1, "lost-fsync": 8, "rejoin-after-absence": 3, "retry-then-delete": 9}
 """Where looking begins: the seed that noticed last time. It takes a second then, and not twenty."""
 
 

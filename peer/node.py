@@ -27,6 +27,7 @@ from peer.cluster.voter import Voter
 from peer.config import ADDRESSES_SECONDS, NodeConfig
 from peer.errors import LinkLost, Refused, RequestFailed, StorageFailed, Unavailable
 from peer.files.chunk_service import ChunkService
+from peer.files.confirmed import Confirmed
 from peer.files.digest_service import DigestService
 from peer.files.row_service import RowService
 from peer.link import Reply, Served
@@ -187,11 +188,20 @@ class Node:
             self._capacity_bytes = (await storage.disk.space())[0]
         self.lives = Lives(self.system, self.entropy, lambda: self.system.commits + self.rows.commits)
         self.detector = Detector(self.node_id, self.system.boot, self.links, self.entropy, self.lives)
+        self.confirmed = Confirmed(self.node_id)
+        self.rows.on_change, self.rows.on_forget = self.confirmed.changed, self.confirmed.forgotten
         self.layouts = Layouts(self.node_id, self.system, self.rows, self, self._layout_changed)
         await self.layouts.load()
         self.row_repair = RowRepair(self, self.rows)
         self.sync = Sync(
-            self.node_id, self.layouts, self.system, self.rows, self, self.row_repair.report, self.detector.away_seconds
+            self.node_id,
+            self.layouts,
+            self.system,
+            self.rows,
+            self,
+            self.row_repair.report,
+            self.detector.away_seconds,
+            self.confirmed.has,
         )
         self.voter = Voter(self.system, self.layouts)
         self.decider = Decider(
@@ -201,10 +211,11 @@ class Node:
             self.node_id, self.layouts, self.detector, self, self._is_with_us, self.entropy, self.compute
         )
         self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.detector.is_alive)
-        self.row_service = RowService(self, self.rows, self.system, self._env.faults, self.row_repair.report)
-        self.digest_service = DigestService(self, self.rows, self.sync.unsynced, self._env.faults, self.row_repair.report)
+        faults, report, confirmed = self._env.faults, self.row_repair.report, self.confirmed
+        self.row_service = RowService(self, self.rows, self.system, faults, report, confirmed)
+        self.digest_service = DigestService(self, self.rows, self.sync.unsynced, faults, report, confirmed)
         self.reconcile = Reconcile(
-            self, self.rows, self.digest_service, lambda: self.layouts.current, self.links.peers, self.row_repair.report
+            self, self.rows, self.digest_service, lambda: self.layouts.current, self.links.peers, report, confirmed
         )
         self.chunk_service = ChunkService(self, self.chunks, self._env.faults, self.detector.state)
         self.leaver = Leaver(
@@ -401,7 +412,7 @@ class Node:
             case RowPublish():
                 return await self.row_service.publish(request, deadline)
             case RowMerge():
-                return await self.row_service.merge(request)
+                return await self.row_service.merge(peer.node_id, request)
             case RowFetch():
                 return await self.row_service.fetch(request)
             case ListFetch():
@@ -433,7 +444,7 @@ class Node:
             case PartitionPull():
                 return await self.row_service.pull(request)
             case DigestsGet():
-                return self.digest_service.digests(peer.node_id, request)
+                return await self.digest_service.digests(peer.node_id, request)
             case BucketsGet():
                 return self.digest_service.buckets(request)
             case RowsCompare():
@@ -519,6 +530,7 @@ class Node:
         self._say(text)
 
     def _layout_changed(self, layout: Layout) -> None:
+        self.confirmed.layout_changed(layout)
         for node_id, member in layout.members.items():
             if node_id == self.node_id:
                 continue

@@ -568,6 +568,8 @@ class RowIs(Answer):
     """Empty when this replica has no row of that path."""
     rows: Annotated[tuple[Row, ...], Items(1)]
     """The row, if it exists and was asked for in full."""
+    confirmed: Flag
+    """There is one other replica, and it is known to have stored just this: this vote is enough where the other one cannot be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -598,6 +600,8 @@ class ListPage(Answer):
     """Where the range that was looked at ends, inclusive; empty when it reaches the end of the folder."""
     rows: Annotated[tuple[Row, ...], Items(limits.ROWS_PER_MESSAGE_MAX)]
     """The rows, if they were asked for in full."""
+    confirmed: Flag
+    """As in `RowIs`, of the whole range."""
 
 
 @dataclass(frozen=True, slots=True)

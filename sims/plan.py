@@ -225,8 +225,9 @@ FOLDER_LIFE_SHARE: Final = 0.04
 FOLDER_LIFE_SECONDS: Final = 0.6
 """After so many of the operations a folder is made, filled and removed by different clients, all within so long."""
 FOUNDING_SHARE: Final = 0.05
+JOINERS_MAX: Final = 2
 JOIN_SHARE: Final = 0.3
-"""Each machine beyond those of the cluster turns up in so many runs."""
+"""Each of JOINERS_MAX machines beyond those of the cluster turns up in so many runs."""
 DAMAGE_SHARE: Final = 0.5
 """In so many runs disks do worse than to lose power."""
 
@@ -244,7 +245,7 @@ def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, plant
     """Return the plan of the swarm that `seed` stands for."""
     random = Random(f"plan {seed}")
     names = NAMES[:machines]
-    lossy = random.sample(names, min(LOSSES_MAX, machines - 1)) if random.random() < 0.8 else []
+    lossy = random.sample(names, min(LOSSES_MAX, machines - 1)) if random.random() < 0.8 and machines > 2 else []  # of two both are needed
     gone = tuple(sorted(name for name in lossy if random.random() < 0.4))
     fragile = [name for name in lossy if name not in gone] if random.random() < DAMAGE_SHARE else []
     mood = _mood(random, sorted(fragile))
@@ -259,7 +260,7 @@ def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, plant
         fault = _fault(random, round(at, 3), mood, names, clients, seconds)
         if not _is_second_loss(fault, faults):
             faults.append(fault)
-    faults += _joins(Random(f"joins {seed}"), NAMES[machines:], seconds)
+    faults += _joins(Random(f"joins {seed}"), NAMES[machines : machines + JOINERS_MAX], seconds)
     return Plan(
         seed=seed,
         machines=machines,

@@ -26,6 +26,7 @@ from peer.care.sweep import Sweep
 from peer.cluster.decider import Decider
 from peer.cluster.sync import Sync
 from peer.files.chunk_service import ChunkService
+from peer.files.confirmed import Confirmed
 from peer.files.operations import Operations
 from peer.files.quorum import read_row
 from peer.files.row_service import RowService
@@ -37,6 +38,7 @@ from protocol.identity import OP_ID_BYTES, OpId
 from protocol.layout import Layout, choose_voters
 from protocol.membership import Membership
 from protocol.messages import NO_BALLOT, LayoutVote, Verdict
+from protocol.paths import folder_partition, row_partition
 from protocol.versions import Operation, Row, context_of, merge
 from sims.disk import SimDisk
 from sims.kv import SimKV
@@ -337,6 +339,16 @@ def _rollback_unnoticed() -> list[Patch]:
     return [(lives, "reason_to_retire", lambda own, began_with, seen: ""), (lives, "may_follow", lambda said, seen: True)]
 
 
+def _unconfirmed_read_alone() -> list[Patch]:
+    def row(self: Confirmed, path: str) -> bool:
+        return self._is_agreed(row_partition(path))
+
+    def range_(self: Confirmed, folder: str, after: str, until: str) -> bool:
+        return self._is_agreed(folder_partition(folder))
+
+    return [(Confirmed, "row", row), (Confirmed, "range", range_)]
+
+
 def _minority_evicts() -> list[Patch]:
     def evicted(away: Any, members: int, replication: int, after_seconds: float) -> Any:
         return frozenset(node_id for node_id, seconds in away.items() if seconds >= after_seconds)
@@ -409,6 +421,7 @@ BUGS: Final = {
             _vote_of_an_older_generation,
             case="forgotten-vote",
         ),
+        Bug("unconfirmed-read-alone", "one of two replicas shows alone what the other may lack", _unconfirmed_read_alone, case="two-apart"),
         Bug("minority-evicts", "who has no majority leaves those out that he does not hear", _minority_evicts, case="minority-cut-off"),
     )
 }

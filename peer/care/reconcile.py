@@ -30,6 +30,7 @@ from collections.abc import Callable, Sequence
 from peer.config import RECONCILE_SECONDS
 from peer.errors import LinkLost, Refused, RequestFailed
 from peer.files.access import Access, milliseconds
+from peer.files.confirmed import Confirmed
 from peer.files.digest_service import DigestService
 from peer.files.row_shipper import RowShipper
 from peer.store.rows import RowCorrupt, RowStore, RowTooLarge
@@ -72,6 +73,7 @@ class Reconcile:
         layout: Callable[[], Layout | None],
         peers: Callable[[], list[Hello]],
         report_damage: Callable[[str], None],
+        confirmed: Confirmed,
     ) -> None:
         """`report_damage` is told the path of every damaged row that is met."""
         self._access = access
@@ -80,7 +82,8 @@ class Reconcile:
         self._layout = layout
         self._peers = peers
         self._report_damage = report_damage
-        self._shipper = RowShipper(access)
+        self._confirmed = confirmed
+        self._shipper = RowShipper(access, confirmed.has)
         self._due: dict[NodeId, None] = {}
         self._compared_at: dict[NodeId, float] = {}
         self._differs_since: dict[tuple[NodeId, int], float] = {}
@@ -164,11 +167,16 @@ class Reconcile:
     async def _exchange(self, node: NodeId, *, at_once: bool) -> None:
         layout, now = self._access.layout, asyncio.get_running_loop().time()
         asked, digests = self._service.comparable(node), self._rows.digests
-        own = digest_of_total(digests.total(asked))
+        own, doubts = digest_of_total(digests.total(asked)), self._confirmed.doubts()
+        kept = {partition: digest.total for partition in unpack_partitions(asked) if (digest := digests.of(partition)) is not None}
+        await self._rows.drain()  # what the question stands for is durable
         answer = await self._ask(node, DigestsGet(milliseconds(ASK_TIMEOUT_SECONDS), layout.version, asked, own))
         assert isinstance(answer, DigestsAre)
+        answered = dict(zip(unpack_partitions(answer.partitions), answer.digests, strict=False))
+        same = [partition for partition, theirs in answered.items() if partition in kept and digest_of_total(kept[partition]) == theirs]
+        self._confirmed.agrees(node, same if answer.digests else unpack_partitions(answer.partitions), doubts)
         seen: dict[int, tuple[int, bytes]] = {}
-        for partition, theirs in zip(unpack_partitions(answer.partitions), answer.digests, strict=False):
+        for partition, theirs in answered.items():
             digest = digests.of(partition)
             if digest is not None and digest_of_total(digest.total) != theirs:
                 seen[partition] = digest.total, theirs
@@ -218,7 +226,7 @@ class Reconcile:
             raise RequestFailed(ErrorCode.INVALID, "a range that ends where it began", 0)
         rows = [row for row in answer.rows if row_partition(row.path) == partition and row.path not in damaged]
         if rows:
-            await self._take(partition, stamp, rows)
+            await self._take(node, partition, stamp, rows)
         wanted = [
             path
             for index, path in enumerate(marks)
@@ -228,8 +236,8 @@ class Reconcile:
         await self._give(node, partition, stamp, wanted, {row.path: row_digest(row) for row in rows})
         return last
 
-    async def _take(self, partition: int, stamp: int, rows: Sequence[Row]) -> None:
-        """Merge rows into what is here; of many each by itself where one cannot be."""
+    async def _take(self, node: NodeId, partition: int, stamp: int, rows: Sequence[Row]) -> None:
+        """Merge rows of `node` into what is here; of many each by itself where one cannot be."""
 
         def guard() -> None:
             if self._access.layout.cfg(partition) != stamp:
@@ -237,10 +245,11 @@ class Reconcile:
 
         try:
             await self._rows.merge(rows, guard)
+            self._confirmed.has(node, rows)
         except (RowCorrupt, RowTooLarge) as error:
             if len(rows) > 1:
                 for row in rows:
-                    await self._take(partition, stamp, [row])
+                    await self._take(node, partition, stamp, [row])
             elif isinstance(error, RowCorrupt):
                 self._report_damage(error.path)
             else:

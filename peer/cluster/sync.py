@@ -34,6 +34,7 @@ from protocol.identity import NodeId, short
 from protocol.layout import Layout, pack_partitions, sources_needed
 from protocol.messages import PartitionPull, PulledRows, SyncReport
 from protocol.paths import row_partition
+from protocol.versions import Row
 
 RETRY_SECONDS = 0.5
 """Pause after a round in which not every source could answer: it has to learn the layout first, or come back."""
@@ -56,7 +57,9 @@ class Sync:
         peers: Peers,
         report_damage: Callable[[str], None],
         away_seconds: Callable[[NodeId], float],
+        on_stored: Callable[[NodeId, Sequence[Row]], None],
     ) -> None:
+        """`on_stored` is told which rows a source has."""
         self._node_id = node_id
         self._layouts = layouts
         self._system = system
@@ -64,6 +67,7 @@ class Sync:
         self._peers = peers
         self._report_damage = report_damage
         self._away_seconds = away_seconds
+        self._on_stored = on_stored
         self._wake = asyncio.Event()
         self._reported: tuple[int, Sequence[int]] = 0, ()
         """Version and partitions of the last report, and (below) when it was made."""
@@ -187,6 +191,7 @@ class Sync:
                 except RowTooLarge as error:
                     log.warning("a row cannot be synced and keeps its partition from counting here: %s", error)
                     return False
+                self._on_stored(source, page.rows)
                 after_path = page.rows[-1].path
                 after_partition = row_partition(after_path)
             if not page.more:

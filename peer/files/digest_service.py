@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from peer.errors import Refused
 from peer.files.access import Access
+from peer.files.confirmed import Confirmed
 from peer.seams import Faults
 from peer.store.rows import RowCorrupt, RowStore
 from protocol import limits
@@ -25,7 +26,13 @@ class DigestService:
     """The digests of one replica, as other members may use them."""
 
     def __init__(
-        self, access: Access, rows: RowStore, unsynced: Callable[[], list[int]], faults: Faults, report_damage: Callable[[str], None]
+        self,
+        access: Access,
+        rows: RowStore,
+        unsynced: Callable[[], list[int]],
+        faults: Faults,
+        report_damage: Callable[[str], None],
+        confirmed: Confirmed,
     ) -> None:
         """`unsynced` says of which partitions this node does not know everything yet; `report_damage` is told of damaged rows."""
         self.asked_at: dict[NodeId, float] = {}
@@ -35,6 +42,7 @@ class DigestService:
         self._unsynced = unsynced
         self._faults = faults
         self._report_damage = report_damage
+        self._confirmed = confirmed
         self._layout: Layout | None = None
         self._shared: dict[NodeId, bytes] = {}
 
@@ -55,8 +63,8 @@ class DigestService:
         mute = [*self._unsynced(), *self._rows.digests.unknown()]
         return _without(self._shared[peer], pack_partitions(mute)) if mute else self._shared[peer]
 
-    def digests(self, peer: NodeId, request: DigestsGet) -> DigestsAre:
-        """Answer a member that compares all that both have.
+    async def digests(self, peer: NodeId, request: DigestsGet) -> DigestsAre:
+        """Answer a member that compares all that both have. What the answer stands for is durable.
 
         Raises: Refused.
         """
@@ -67,8 +75,11 @@ class DigestService:
         common = _and(request.partitions, self.comparable(peer))
         digests = self._rows.digests
         if common == request.partitions and digest_of_total(digests.total(common)) == request.digest:
+            self._confirmed.agrees(peer, unpack_partitions(common), self._confirmed.doubts())
+            await self._rows.drain()
             return DigestsAre(common, ())
         totals = [digest.total for partition in unpack_partitions(common) if (digest := digests.of(partition)) is not None]
+        await self._rows.drain()
         return DigestsAre(common, tuple(map(digest_of_total, totals)))
 
     def buckets(self, request: BucketsGet) -> BucketsAre:

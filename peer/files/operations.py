@@ -274,7 +274,7 @@ class Operations:
 
         Raises: NoSuchPath, WrongUsage (it is a folder), Unavailable.
         """
-        row, version = await self._find_file(path)
+        row, version = await self._find_file(path, alone=True)
         return FileContent(self._reader, entry_of(row, version), version)
 
     async def verified_prefix(self, path: str, read_local: ReadLocal) -> tuple[Entry, int]:
@@ -285,7 +285,7 @@ class Operations:
 
         Raises: NoSuchPath, WrongUsage (it is a folder), Unavailable, DataLost, and what `read_local` raises.
         """
-        row, version = await self._find_file(path)
+        row, version = await self._find_file(path, alone=True)
         content, size = version.content, version.size
         entry = entry_of(row, version)
         if not content.chunks:
@@ -308,7 +308,7 @@ class Operations:
 
         Raises: NoSuchPath, Unavailable.
         """
-        return entry_of(*await self._find(_checked(path)))
+        return entry_of(*await self._find(_checked(path), alone=True))
 
     async def exists(self, path: str) -> bool:
         """Return whether there is a file or a folder at `path`.
@@ -318,7 +318,7 @@ class Operations:
         path = _checked(path, root=True)
         try:
             if path != ROOT:
-                await self._find(path)
+                await self._find(path, alone=True)
         except NoSuchPath:
             return False
         return True
@@ -328,7 +328,7 @@ class Operations:
 
         Raises: NoSuchPath, Unavailable, DataLost.
         """
-        row, version = await self._find(_checked(path))
+        row, version = await self._find(_checked(path), alone=True)
         conflicts = tuple(entry_of(row, other) for other in siblings(row) if other != version)
         fewest: int | None = None
         count = 0
@@ -348,11 +348,11 @@ class Operations:
         """
         path = _checked(path, root=True)
         if path != ROOT:
-            row, version = await self._find(path)
+            row, version = await self._find(path, alone=True)
             if version.kind is Kind.FILE:
                 yield entry_of(row, version)
                 return
-        async for entry in self._entries(path, recursive=recursive):
+        async for entry in self._entries(path, recursive=recursive, alone=True):
             yield entry
 
     async def where(self, path: str) -> AsyncIterator[ChunkPlace]:
@@ -360,7 +360,7 @@ class Operations:
 
         Raises: NoSuchPath, WrongUsage, Unavailable, DataLost.
         """
-        _, version = await self._find_file(path)
+        _, version = await self._find_file(path, alone=True)
         async for place in self._places(version):
             yield place
 
@@ -417,51 +417,51 @@ class Operations:
 
     # -- inside --------------------------------------------------------------
 
-    async def _read_row(self, path: str) -> Row:
-        """Return the row of `path`; empty if it was never written.
+    async def _read_row(self, path: str, *, alone: bool = False) -> Row:
+        """Return the row of `path`; empty if it was never written. `alone` is that of `quorum.read_row`: for whoever only reads.
 
         Raises: Unavailable.
         """
         async with self._row_turns:
-            return await read_row(self._access, path, self.on_wait)
+            return await read_row(self._access, path, self.on_wait, alone=alone)
 
-    async def _find(self, path: str) -> tuple[Row, Version]:
+    async def _find(self, path: str, *, alone: bool = False) -> tuple[Row, Version]:
         """Return the row and the version that `path` names: the winner, or by its conflict name another one.
 
         Raises: NoSuchPath, Unavailable.
         """
         if path == ROOT:
             raise WrongUsage("/ is the root of all folders: name something in it")
-        row = await self._read_row(path)
+        row = await self._read_row(path, alone=alone)
         version = winner(row)
         if version is not None:
             return row, version
         base = base_of_conflict(name_of(path))
         if base is not None:
-            row = await self._read_row(join(parent_of(path), base))
+            row = await self._read_row(join(parent_of(path), base), alone=alone)
             for other in siblings(row)[1:]:
                 if entry_of(row, other).path == path:
                     return row, other
         raise NoSuchPath(f"{path}: no such file or folder")
 
-    async def _find_file(self, path: str) -> tuple[Row, Version]:
-        row, version = await self._find(_checked(path))
+    async def _find_file(self, path: str, *, alone: bool = False) -> tuple[Row, Version]:
+        row, version = await self._find(_checked(path), alone=alone)
         if version.kind is not Kind.FILE:
             raise WrongUsage(f"{path} is a folder: name a file in it, or fetch it with `shoal get -r`")
         return row, version
 
-    async def _entries(self, folder: str, *, recursive: bool) -> AsyncIterator[Entry]:
+    async def _entries(self, folder: str, *, recursive: bool, alone: bool = False) -> AsyncIterator[Entry]:
         """Yield what is in a folder, whether it is marked or not."""
         after = ""
         while True:
             async with self._row_turns:
-                rows, after = await read_page(self._access, folder, after, self.on_wait)
+                rows, after = await read_page(self._access, folder, after, self.on_wait, alone=alone)
             for row in rows:
                 for version in siblings(row):
                     entry = entry_of(row, version)
                     yield entry
                     if recursive and version.kind is Kind.DIRECTORY:
-                        async for inner in self._entries(entry.path, recursive=True):
+                        async for inner in self._entries(entry.path, recursive=True, alone=alone):
                             yield inner
             if not after:
                 return

@@ -3,6 +3,7 @@
 A majority of *each* replica set is needed (`Layout.replica_sets`): of O and of W while a partition moves, never of their union.
 When votes differ, the merge of all of them is written back to a majority of each set *before* it is returned, so that no later
 reader can see less (monotone reads). A replica that answers CORRUPT, or nothing, or what contradicts itself or the question, has not voted.
+Of two replicas one is enough to read, if the other one cannot be reached and is known to have the same (`peer.files.confirmed`).
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from peer.errors import LinkLost, RequestFailed, Unavailable
+from peer.errors import LinkLost, RequestFailed, Unavailable, Unreachable
 from peer.files.access import RETRY_SECONDS, TRY_SECONDS, WAIT_SECONDS, Access, milliseconds
 from peer.files.sides import side_of
 from protocol import limits
@@ -140,20 +141,26 @@ def _nobody_watches(text: str) -> None:
     """Nobody is told what is waited for."""
 
 
-async def read_row(access: Access, path: str, on_wait: OnWait = _nobody_watches) -> Row:
+async def read_row(access: Access, path: str, on_wait: OnWait = _nobody_watches, *, alone: bool = False) -> Row:
     """Return the row of `path` as a majority of each set knows it; empty if it was never written.
 
-    Raises: Unavailable.
-    """
-    return await until_available(access, row_partition(path), lambda layout: _read_row(access, layout, path), on_wait)
-
-
-async def read_page(access: Access, folder: str, after: str, on_wait: OnWait = _nobody_watches) -> tuple[list[Row], str]:
-    """Return rows of `folder` behind name `after`, in order, and the name behind which to go on ("" at the end).
+    With `alone` one of two replicas is enough, where the other one cannot be reached and it knows that one to have stored the same
+    (`peer.files.confirmed`). Whoever is about to write needs both: a write that only one can take is not begun.
 
     Raises: Unavailable.
     """
-    return await until_available(access, folder_partition(folder), lambda layout: _read_page(access, layout, folder, after), on_wait)
+    return await until_available(access, row_partition(path), lambda layout: _read_row(access, layout, path, alone), on_wait)
+
+
+async def read_page(
+    access: Access, folder: str, after: str, on_wait: OnWait = _nobody_watches, *, alone: bool = False
+) -> tuple[list[Row], str]:
+    """Return rows of `folder` behind name `after`, in order, and the name behind which to go on ("" at the end). `alone`: as in `read_row`.
+
+    Raises: Unavailable.
+    """
+    partition = folder_partition(folder)
+    return await until_available(access, partition, lambda layout: _read_page(access, layout, folder, after, alone), on_wait)
 
 
 async def fetch_row(access: Access, layout: Layout, node: NodeId, path: str, *, full: bool) -> RowIs:
@@ -271,24 +278,50 @@ def _page_fault(asked: ListFetch, answer: ListPage) -> str | None:
     return None
 
 
-async def _read_row(access: Access, layout: Layout, path: str) -> Row:
+def _two(sets: Sequence[Sequence[NodeId]]) -> bool:
+    """Return whether there are two replicas, of which one may answer alone."""
+    return len(sets) == 1 and len(sets[0]) == 2
+
+
+def _raise_if_just_refused(access: Access, node: NodeId) -> None:
+    """Raise Unreachable for one of two that could not be reached a moment ago: that was the direct try."""
+    if access.recently_refused(node):
+        raise Unreachable("it could not be reached a moment ago")
+
+
+def _alone(votes: Mapping[NodeId, RowIs | ListPage], failures: dict[NodeId, Exception]) -> bool:
+    """Return whether the vote of one of two replicas is enough; if it lacks only that the other has the same, note that as a failure."""
+    if len(votes) != 1 or not all(isinstance(error, LinkLost | TimeoutError) for error in failures.values()):
+        return False
+    ((node, vote),) = votes.items()
+    if not vote.confirmed:
+        failures[node] = RequestFailed(ErrorCode.UNAVAILABLE, "it is not known whether the other one has what this one has")
+    return vote.confirmed
+
+
+async def _read_row(access: Access, layout: Layout, path: str, alone: bool) -> Row:
     partition = row_partition(path)
     sets = layout.replica_sets(partition)
     nodes = access.preferred(layout.replicas(partition))
+    alone = alone and _two(sets)
 
     async def fetch(node: NodeId, *, full: bool) -> RowIs:
+        if alone:
+            _raise_if_just_refused(access, node)
         return await fetch_row(access, layout, node, path, full=full)
 
     votes, failures = await collect(
         nodes,
-        lambda node: fetch(node, full=node == nodes[0]),
+        lambda node: fetch(node, full=alone or node == nodes[0]),
         lambda answers: has_majority(sets, answers),
         TRY_SECONDS,
         at_first=fewest_for_majority(sets, nodes),
     )
     if not has_majority(sets, votes):
         raise_if_stale(layout, failures)
-        raise unavailable(layout, path, failures)
+        if not (alone and _alone(votes, failures)):
+            raise unavailable(layout, path, failures)
+        return next((row for vote in votes.values() for row in vote.rows), empty_row(path))
     digests = {node: vote.digest for node, vote in votes.items()}
     rows = {vote.digest: vote.rows[0] for vote in votes.values() if vote.rows}
     missing = {digest: node for node, digest in sorted(digests.items()) if digest and digest not in rows}
@@ -316,12 +349,15 @@ async def _read_row(access: Access, layout: Layout, path: str) -> Row:
     return result
 
 
-async def _read_page(access: Access, layout: Layout, folder: str, after: str) -> tuple[list[Row], str]:
+async def _read_page(access: Access, layout: Layout, folder: str, after: str, alone: bool) -> tuple[list[Row], str]:
     partition = folder_partition(folder)
     sets = layout.replica_sets(partition)
     nodes = access.preferred(layout.replicas(partition))
+    alone = alone and _two(sets)
 
     async def fetch(node: NodeId, begin: str, until: str, *, full: bool) -> ListPage:
+        if alone:
+            _raise_if_just_refused(access, node)
         return await fetch_page(access, layout, node, folder, begin, until, full=full)
 
     async def whole_range(node: NodeId, until: str) -> list[Row]:
@@ -355,7 +391,8 @@ async def _read_page(access: Access, layout: Layout, folder: str, after: str) ->
     )
     if not has_majority(sets, {first: None, **votes}):
         raise_if_stale(layout, more_failures)
-        raise unavailable(layout, folder, more_failures)
+        if not (alone and _alone({first: page, **votes}, more_failures)):
+            raise unavailable(layout, folder, more_failures)
     different = [node for node in votes if votes[node].digest != page.digest]
     rows = {row.path: row for row in page.rows}
     if not different:

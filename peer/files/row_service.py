@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from peer.errors import Refused, RequestFailed, Unavailable
 from peer.files.access import TRY_SECONDS, Access
+from peer.files.confirmed import Confirmed
 from peer.files.quorum import collect, has_majority
 from peer.files.row_shipper import RowShipper
 from peer.seams import Faults
@@ -41,14 +42,21 @@ class RowService:
     """The rows of one replica, as its peers and clients may use them."""
 
     def __init__(
-        self, access: Access, rows: RowStore, system: SystemStore, faults: Faults, report_damage: Callable[[str], None]
+        self,
+        access: Access,
+        rows: RowStore,
+        system: SystemStore,
+        faults: Faults,
+        report_damage: Callable[[str], None],
+        confirmed: Confirmed,
     ) -> None:
         """`report_damage` is told the path of every damaged row that is met."""
         self._access = access
         self._report_damage = report_damage
         self._rows = rows
         self._faults = faults
-        self._shipper = RowShipper(access)
+        self._confirmed = confirmed
+        self._shipper = RowShipper(access, confirmed.has)
         self._system = system
         self._hlc = 0
 
@@ -89,8 +97,8 @@ class RowService:
         dot = find_operation(row, request.op_id) or (standing.dot if standing is not None else dot)
         return Published(dot, copies)
 
-    async def merge(self, request: RowMerge) -> Done:
-        """Merge whole rows; durable when answered."""
+    async def merge(self, sender: NodeId, request: RowMerge) -> Done:
+        """Merge whole rows; durable when answered. A replica sends what it has stored."""
         await self._fenced(request.partition, request.stamp)
 
         def guard() -> None:
@@ -102,6 +110,7 @@ class RowService:
             raise Refused(ErrorCode.TOO_LARGE, str(error)) from None
         except RowCorrupt as error:
             raise self._damaged(error) from None
+        self._confirmed.has(sender, request.rows)
         return Done()
 
     async def fetch(self, request: RowFetch) -> RowIs:
@@ -111,7 +120,7 @@ class RowService:
             digest, row = await self._rows.vote(request.path, full=request.full)
         except RowCorrupt as error:
             raise self._damaged(error) from None
-        return RowIs(digest, (row,) if row is not None else ())
+        return RowIs(digest, (row,) if row is not None else (), self._confirmed.row(request.path))
 
     async def list(self, request: ListFetch) -> ListPage:
         """Vote on a range of a folder."""
@@ -121,7 +130,7 @@ class RowService:
         try:
             if not request.full:
                 digest = await self._rows.digest(request.folder, request.after, request.until)
-                return ListPage(digest, request.until, ())
+                return ListPage(digest, request.until, (), self._confirmed.range(request.folder, request.after, request.until))
             rows, more = await self._rows.page(
                 request.folder,
                 request.after,
@@ -132,7 +141,8 @@ class RowService:
         except RowCorrupt as error:
             raise self._damaged(error) from None
         last = name_of(rows[-1].path) if more else request.until
-        return ListPage(range_digest(row_digest(row) for row in rows), last, tuple(rows))
+        confirmed = self._confirmed.range(request.folder, request.after, last)
+        return ListPage(range_digest(row_digest(row) for row in rows), last, tuple(rows), confirmed)
 
     async def pull(self, request: PartitionPull) -> PulledRows:
         """Give a page of rows to a new owner, once this source is fenced for all of the partitions (rule S)."""

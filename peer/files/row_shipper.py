@@ -5,6 +5,7 @@ Many small files are mostly put into one folder, so into one partition with the 
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from peer.errors import LinkLost, RequestFailed
@@ -44,8 +45,10 @@ class _Queue:
 class RowShipper:
     """Sends whole rows. How many wait is bounded by the requests that this node serves."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, on_stored: Callable[[NodeId, Sequence[Row]], None]) -> None:
+        """`on_stored` is told what a replica has acknowledged to have stored."""
         self._access = access
+        self._on_stored = on_stored
         self._queues: dict[_Way, _Queue] = {}
 
     async def ship(self, node: NodeId, partition: int, stamp: int, row: Row) -> None:
@@ -87,6 +90,7 @@ class RowShipper:
             _fail(batch, error)
         else:
             assert isinstance(reply.message, Done)
+            self._on_stored(way.node, message.rows)
             for parcel in batch:
                 if not parcel.arrived.done():
                     parcel.arrived.set_result(None)

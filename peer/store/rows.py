@@ -55,6 +55,10 @@ class RowStore:
         self.commits = 0
         """Commits of rows, in all lives of this node, as far as they are durable."""
         self.digests = RowDigests()
+        self.on_change: Callable[[int, str, bytes], None] = _nobody_watches
+        """Told partition, path and new digest of each row that is about to change, before anybody sees the change."""
+        self.on_forget: Callable[[int], None] = _nobody_watches
+        """Told each partition of which it is not known any more what its rows were."""
         self._called = 0
         self._kv = kv
         self._locks = KeyLocks()
@@ -223,7 +227,7 @@ class RowStore:
         digest, damaged = await self._read_digest(partition)
         kept = self.digests.of(partition)
         if kept is not None and kept.total == before != digest.total:
-            await self._kv.commit(self.digests.forgotten(partition))
+            await self._kv.commit(self._forgotten(partition))
         return damaged
 
     async def quarantine(self, partitions: Sequence[int]) -> None:
@@ -306,7 +310,7 @@ class RowStore:
             except RowCorrupt:
                 guard()
                 change = _put(key, row) if row.heads else Delete(key)
-                await self._kv.commit([change, *self.digests.forgotten(row_partition(row.path))])  # nobody knows what it stood for
+                await self._kv.commit([change, *self._forgotten(row_partition(row.path))])  # nobody knows what it stood for
                 self.count -= not row.heads
 
     async def _rebuild_digest(self, partition: int) -> list[str]:
@@ -343,12 +347,18 @@ class RowStore:
         """
         replaced: dict[int, list[Change]] = {}
         for put, path, before in changes:
-            replaced.setdefault(_partition_of(put.key), []).append((path, before, digest_of(unwrapped(put.value))))
+            partition, after = _partition_of(put.key), digest_of(unwrapped(put.value))
+            replaced.setdefault(partition, []).append((path, before, after))
+            self.on_change(partition, path, after)
         records = [record for partition, each in replaced.items() for record in self.digests.replaced(partition, each)]
         self._called += 1
         number = self._called
         await self._kv.commit([*(put for put, _, _ in changes), *records, Put(_COMMITS, wrap(_COMMITS, number.to_bytes(8, "big")))])
         self.commits = max(self.commits, number)
+
+    def _forgotten(self, partition: int) -> list[Delete]:
+        self.on_forget(partition)
+        return self.digests.forgotten(partition)
 
     async def _read_commits(self) -> int:
         value = await self._kv.get(_COMMITS)
@@ -392,12 +402,16 @@ class RowStore:
                 changes: list[Put | Delete] = [Delete(key) for key, _ in pairs]
                 if keep:
                     changes += [Put(_QUARANTINE + key[1:], value) for key, value in pairs]
-                await self._kv.commit([*changes, *self.digests.forgotten(partition)])
+                await self._kv.commit([*changes, *self._forgotten(partition)])
                 self.count -= len(pairs)
 
         for partition in partitions:
             if await self._kv.range(_partition_key(_LIVE, partition), _partition_key(_LIVE, partition + 1), 1):
                 await self._exclusively(partition, remove)
+
+
+def _nobody_watches(*what: object) -> None:
+    """Nobody is told."""
 
 
 def _key(path: str) -> bytes:

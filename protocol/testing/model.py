@@ -152,8 +152,8 @@ class NodeModel:
             case RowFetch():
                 row = self.row(request.path)
                 if row == empty_row(request.path):
-                    return RowIs(b"", ()), b""
-                return RowIs(row_digest(row), (row,) if request.full else ()), b""
+                    return RowIs(b"", (), False), b""
+                return RowIs(row_digest(row), (row,) if request.full else (), False), b""
             case ListFetch():
                 return self._page(request), b""
             case ChunkPut():
@@ -330,7 +330,7 @@ class NodeModel:
     def _page(self, request: ListFetch) -> ListPage:
         rows = self._range(request)
         if not request.full:
-            return ListPage(range_digest(map(row_digest, rows)), request.until, ())
+            return ListPage(range_digest(map(row_digest, rows)), request.until, (), False)
         page: list[Row] = []
         size = 0
         for row in rows:
@@ -339,7 +339,7 @@ class NodeModel:
                 break
             page.append(row)
         last = request.until if len(page) == len(rows) else name_of(page[-1].path)
-        return ListPage(range_digest(map(row_digest, page)), last, tuple(page))
+        return ListPage(range_digest(map(row_digest, page)), last, tuple(page), False)
 
     # -- judging -------------------------------------------------------------
 
@@ -382,6 +382,7 @@ class NodeModel:
             self._see(request, answer, found)
         elif request.path not in self.rows:
             self._learn_row(request.path, found)
+        self._judge_confirmed(request, answer)
         row = self.row(request.path)
         wanted = row_digest(row) if row != empty_row(request.path) else b""
         _require(answer.digest == wanted, request, answer, f"the node knows of this path {row}")
@@ -411,7 +412,13 @@ class NodeModel:
         _require(operation.hlc >= _lowest_hlc(before), request, answer, "the clock of a write is above those of all heads")
         self.rows[request.path] = self._written(unseen.request, dot, operation.hlc)
 
+    def _judge_confirmed(self, request: RowFetch | ListFetch, answer: RowIs | ListPage) -> None:
+        sets = self.layout.replica_sets(request.partition)
+        is_pair = len(sets) == 1 and len(sets[0]) == 2
+        _require(is_pair or not answer.confirmed, request, answer, "only of two replicas one may answer alone")
+
     def _judge_page(self, request: ListFetch, answer: ListPage) -> None:
+        self._judge_confirmed(request, answer)
         known = self._range(request)
         if not request.full:
             _require(not answer.rows, request, answer, "only the digest was asked for")

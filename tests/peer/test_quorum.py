@@ -130,12 +130,12 @@ def row(path: str, *actors: NodeId) -> Row:
 
 def vote(found: Row | None, *, full: bool) -> RowIs:
     if found is None:
-        return RowIs(b"", ())
-    return RowIs(row_digest(found), (found,) if full else ())
+        return RowIs(b"", (), False)
+    return RowIs(row_digest(found), (found,) if full else (), False)
 
 
 def page(rows: Sequence[Row], until: str, *, full: bool) -> ListPage:
-    return ListPage(range_digest(map(row_digest, rows)), until, tuple(rows) if full else ())
+    return ListPage(range_digest(map(row_digest, rows)), until, tuple(rows) if full else (), False)
 
 
 class Replicas:
@@ -176,10 +176,10 @@ class Replicas:
 OLD, NEW, OTHER = row("/d/f", B), row("/d/f", A, B), row("/d/g", A)
 
 WRONG_VOTES: dict[str, Callable[[RowFetch], RowIs]] = {
-    "a digest that is not that of the row": lambda asked: RowIs(row_digest(NEW), (OLD,) if asked.full else ()),
+    "a digest that is not that of the row": lambda asked: RowIs(row_digest(NEW), (OLD,) if asked.full else (), False),
     "the row of another path": lambda asked: vote(OTHER, full=asked.full),
-    "a row without a digest": lambda asked: RowIs(b"", (OLD,)),
-    "no row where one was asked for": lambda asked: RowIs(row_digest(NEW), ()),
+    "a row without a digest": lambda asked: RowIs(b"", (OLD,), False),
+    "no row where one was asked for": lambda asked: RowIs(row_digest(NEW), (), False),
     "a row where only its digest was asked for": lambda asked: vote(NEW, full=not asked.full),
 }
 
@@ -203,7 +203,7 @@ async def test_a_row_that_comes_with_a_digest_is_no_vote() -> None:
 
 
 WRONG_PAGES: dict[str, Callable[[ListFetch], ListPage]] = {
-    "a digest that is not that of the rows": lambda asked: ListPage(range_digest([row_digest(NEW), row_digest(OTHER)]), "", (NEW,)),
+    "a digest that is not that of the rows": lambda asked: ListPage(range_digest([row_digest(NEW), row_digest(OTHER)]), "", (NEW,), False),
     "rows out of order": lambda asked: page([OTHER, NEW], "", full=True),
     "a row twice": lambda asked: page([NEW, NEW], "", full=True),
     "a row of another folder": lambda asked: page([row("/f", A), row("/g", A)], "", full=True),

@@ -1,7 +1,7 @@
 """Rows on their way to a replica: who travels together, and what a refusal of one of them means for the others."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -42,8 +42,12 @@ class Replica:
         return Reply(Done(), memoryview(b""))
 
 
+def nobody_watches(node: NodeId, rows: Sequence[Row]) -> None:
+    """Nobody is told what is stored."""
+
+
 async def ship_all(replica: Replica, rows: list[Row]) -> list[BaseException | None]:
-    shipper = RowShipper(replica)  # type: ignore[arg-type]
+    shipper = RowShipper(replica, nobody_watches)  # type: ignore[arg-type]
     tasks = [asyncio.create_task(shipper.ship(REPLICA, 7, 1, each)) for each in rows]
     for _ in range(5):
         await asyncio.sleep(0)
@@ -53,7 +57,7 @@ async def ship_all(replica: Replica, rows: list[Row]) -> list[BaseException | No
 
 async def test_a_row_leaves_at_once_and_those_that_come_meanwhile_travel_together() -> None:
     replica = Replica()
-    shipper = RowShipper(replica)  # type: ignore[arg-type]
+    shipper = RowShipper(replica, nobody_watches)  # type: ignore[arg-type]
     first = asyncio.create_task(shipper.ship(REPLICA, 7, 1, row("first")))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -67,7 +71,7 @@ async def test_a_row_leaves_at_once_and_those_that_come_meanwhile_travel_togethe
 async def test_rows_of_another_stamp_do_not_travel_with_them() -> None:
     replica = Replica()
     replica.gate.set()
-    shipper = RowShipper(replica)  # type: ignore[arg-type]
+    shipper = RowShipper(replica, nobody_watches)  # type: ignore[arg-type]
     ways = [(7, 1, "a"), (7, 2, "b"), (8, 1, "c")]
     await asyncio.gather(*(shipper.ship(REPLICA, partition, stamp, row(name)) for partition, stamp, name in ways))
     assert sorted(replica.asked) == [["/a"], ["/b"], ["/c"]]
@@ -115,7 +119,7 @@ async def test_a_bug_reaches_everybody_whose_row_it_concerns() -> None:
 
 async def test_whoever_is_cancelled_leaves_its_row_on_its_way() -> None:
     replica = Replica()
-    shipper = RowShipper(replica)  # type: ignore[arg-type]
+    shipper = RowShipper(replica, nobody_watches)  # type: ignore[arg-type]
     first = asyncio.create_task(shipper.ship(REPLICA, 7, 1, row("first")))
     await asyncio.sleep(0)
     second = asyncio.create_task(shipper.ship(REPLICA, 7, 1, row("second")))

@@ -157,7 +157,7 @@ class DigestOfSomethingElse(RightNode):
         answer, data = super().answer(request, payload)
         if isinstance(request, RowFetch) and isinstance(answer, RowIs) and answer.digest and not request.full:
             row = self.row(request.path)
-            answer = RowIs(row_digest(Row(row.path, row.heads, ())), ())
+            answer = RowIs(row_digest(Row(row.path, row.heads, ())), (), False)
         return answer, data
 
 
@@ -188,7 +188,7 @@ class ListsByCharacter(RightNode):
     def answer(self, request: Request, payload: bytes = b"") -> tuple[Answer, bytes]:
         answer, data = super().answer(request, payload)
         if isinstance(request, ListFetch) and isinstance(answer, ListPage) and not request.full:
-            answer = ListPage(range_digest(row_digest(row) for row in reversed(self._range(request))), answer.last, ())
+            answer = ListPage(range_digest(row_digest(row) for row in reversed(self._range(request))), answer.last, (), False)
         return answer, data
 
 

@@ -179,9 +179,9 @@ EXAMPLES: tuple[Message, ...] = (
     Published(Dot(A, 7), 3),
     RowMerge(2000, PARTITION, 5, (ROW,)),
     RowFetch(2000, PARTITION, 5, PATH, True),
-    RowIs(row_digest(ROW), (ROW,)),
+    RowIs(row_digest(ROW), (ROW,), False),
     ListFetch(2000, folder_partition("/films"), 5, "/films", "", "z", False),
-    ListPage(range_digest([row_digest(ROW)]), "z", ()),
+    ListPage(range_digest([row_digest(ROW)]), "z", (), True),
     PartitionPull(10_000, 5, pack_partitions([PARTITION]), 0, ""),
     PulledRows((ROW,), False),
     ChunkPut(12_000, CHUNK, True),
@@ -749,8 +749,8 @@ def session_document() -> dict[str, Any]:
 
     def read(path: str, row: Row | None) -> None:
         digest, whole = (row_digest(row), (row,)) if row is not None else (b"", ())
-        first.ask(RowFetch(2000, partition, stamp, path, True), RowIs(digest, whole))
-        second.ask(RowFetch(2000, partition, stamp, path, False), RowIs(digest, ()))
+        first.ask(RowFetch(2000, partition, stamp, path, True), RowIs(digest, whole, False))
+        second.ask(RowFetch(2000, partition, stamp, path, False), RowIs(digest, (), False))
 
     read(notes, rows[notes])
     read(clip, rows[clip])

@@ -2,13 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from random import Random
 
 import pytest
 
-from peer.errors import Unavailable
+from peer.errors import NoSuchPath, OutcomeUnknown, Unavailable
 from peer.files.operations import Operations
+from peer.files.quorum import read_row
+from peer.files.write_path import Stored
+from protocol.manifest import inline_content
+from protocol.versions import Kind
 from sims.formed import switch_on
-from sims.scenarios._common import NAMES, cut_off, start_all
+from sims.scenarios._common import NAMES, cut_off, expect, start_all, until
 from sims.world import World
 
 
@@ -98,3 +103,139 @@ def test_who_waits_for_a_layout_to_be_taken_back_is_told() -> None:
 
     run(NAMES[:1], scenario)
     assert said == ["waiting for b to answer, or for the layout that is changing to be taken back"]
+
+
+# -- two machines --------------------------------------------------------------
+
+PAIR = NAMES[:2]
+
+
+async def reads_all_and_writes_nothing(world: World, client: Operations, files: dict[str, bytes]) -> None:
+    """Make sure that everything can be read and listed, and nothing be changed."""
+    folders = sorted({path.rpartition("/")[0] or "/" for path in files})
+    for folder in folders:
+        expected = sorted(path for path in files if (path.rpartition("/")[0] or "/") == folder)
+        assert [entry.path async for entry in client.list(folder) if entry.type == "file"] == expected
+    for path, content in files.items():
+        assert await client.get_bytes(path) == content
+        assert (await client.stat(path)).entry.size == len(content)
+    with pytest.raises(NoSuchPath):
+        await client.get_bytes("/d/nothing")
+    path = min(files)
+    for work in (lambda: client.put_bytes("/d/new", b"y"), lambda: client.remove(path), lambda: client.make_directory("/e")):
+        text, _ = await refused(world, work)
+        assert "this machine reaches 1 of 2 members; from here nobody can tell whether the rest is off or cut off" in text
+    assert await client.get_bytes(path) == files[path]
+
+
+@pytest.mark.parametrize("closed", PAIR)
+@pytest.mark.parametrize("seed", range(2))
+def test_of_two_machines_one_reads_everything_while_the_other_one_sleeps_and_writes_nothing(closed: str, seed: int) -> None:
+    files = {"/d/small": b"s", "/d/large": Random(seed).randbytes(300_000), "/top": b"t"}
+
+    async def scenario(world: World) -> None:
+        stays = next(name for name in PAIR if name != closed)
+        client = await world.client(stays)
+        for path, content in files.items():
+            await client.put_bytes(path, b"old")
+            await client.put_bytes(path, content)
+        await client.put_bytes("/d/gone", b"g")
+        await client.remove("/d/gone")
+        world.crash(closed, silent=seed == 1)
+        await reads_all_and_writes_nothing(world, client, files)
+        with pytest.raises(NoSuchPath):
+            await client.get_bytes("/d/gone")
+        await asyncio.sleep(20.0)
+        await reads_all_and_writes_nothing(world, client, files)
+        await world.restart(closed)
+        await asyncio.sleep(5.0)
+        await client.put_bytes("/d/new", b"y")
+        await expect(world, "/d/new", b"y")
+
+    run(PAIR, scenario, seed)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.02, 0.03, 0.05, 0.5, 1.2, 5.0])
+def test_a_laptop_that_closes_its_lid_at_any_step_of_joining_leaves_everything_readable(delay: float) -> None:
+    files = {"/d/small": b"s", "/d/large": Random(1).randbytes(300_000)}
+    outcomes: list[int] = []
+
+    async def scenario(world: World) -> None:
+        client = await world.client("a")
+        for path, content in files.items():
+            await client.put_bytes(path, content)
+        starting = asyncio.create_task(world.start("b"))
+        while not world.node("a").layout.is_joint:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(delay)
+        if starting.done() and delay:
+            try:
+                await client.put_bytes("/d/between", b"b")
+                files["/d/between"] = b"b"
+            except (Unavailable, OutcomeUnknown):
+                outcomes.append(0)
+                return
+        world.crash("b", silent=True)
+        starting.cancel()
+        for path, content in files.items():
+            assert await client.get_bytes(path) == content
+        await until(10.0, lambda: not world.node("a").layout.is_joint, "the layout is joint")
+        outcomes.append(len(world.node("a").layout.members))
+        if outcomes[-1] == 2:
+            await reads_all_and_writes_nothing(world, client, files)
+        else:
+            await client.put_bytes("/d/new", b"y")
+
+    run(NAMES[:1], scenario)
+    assert outcomes
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_put_in_flight_when_the_lid_closes_is_not_shown_before_both_have_it(seed: int) -> None:
+    shown: list[bytes] = []
+
+    async def scenario(world: World) -> None:
+        client = await world.client("a")
+        await client.put_bytes("/f", b"before")
+        world.crash("b", silent=True)
+        # What a put does that has read before the lid closed: the coordinator stores it, and nobody else.
+        attempt = client._begin(await read_row(client._access, "/f", alone=True))
+        with pytest.raises(OutcomeUnknown):
+            await client._publish(attempt, Kind.FILE, Stored(inline_content(b"after"), 5, frozenset(), None), 0o644, 0)
+        text, _ = await refused(world, lambda: client.get_bytes("/f"))
+        assert "it is not known whether the other one has what this one has" in text
+        text, _ = await refused(world, lambda: listed(client, "/"))
+        assert "it is not known whether the other one has what this one has" in text
+        if seed % 2:
+            world.crash("a")
+            await world.restart("b")
+            await asyncio.sleep(3.0)
+            other = await world.client("b")
+            text, _ = await refused(world, lambda: other.get_bytes("/f"))
+            assert "this node has not met a majority since its start" in text
+            await world.restart("a")
+        else:
+            await world.restart("b")
+        await asyncio.sleep(5.0)
+        await expect(world, "/f", b"after")
+        world.crash("ab"[seed % 2])
+        shown.append(await (await world.client("ba"[seed % 2])).get_bytes("/f"))
+
+    run(PAIR, scenario, seed)
+    assert shown == [b"after"]
+
+
+def test_a_machine_that_was_started_anew_answers_nothing_alone_before_it_has_met_the_other_one() -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client("a")
+        await client.put_bytes("/f", b"x")
+        snapshot = world.snapshot("a")
+        await client.put_bytes("/f", b"newer")
+        for name in PAIR:
+            world.crash(name)
+        world.put_back("a", snapshot)
+        await world.start("a")
+        text, _ = await refused(world, lambda: client.get_bytes("/f"))
+        assert "this node has not met a majority since its start" in text
+
+    run(PAIR, scenario)

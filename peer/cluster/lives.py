@@ -9,8 +9,9 @@ those whom it meets remembers. What may go unnoticed is a disk put back by no mo
 (each second one peer, all in turn), and those of the last REMEMBER_SECONDS if all that heard of them lost their power as well.
 
 *When it is known.* Peers tell what they remember before anything else crosses a link, but a client might ask before any peer does. So a
-node that was a member before votes for nothing until it has met so many members that they and it are a majority (`may_vote`): fewer could
-not agree on anything anyway, in a cluster of up to five.
+node that was a member before votes for nothing until it has met so many members that they and it are a majority (`may_vote`). In a cluster
+of up to five fewer could not agree on anything anyway. In a larger one the replicas of one partition could; but a peer hears of a node's
+commits only about twice in as many seconds as there are members, so the few of one partition may not know yet what a disk has forgotten.
 """
 
 import asyncio

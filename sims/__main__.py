@@ -18,13 +18,14 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from sims.oracles import Violation
 from sims.picture import picture
-from sims.plan import FAULTS, BadPlan, Plan, plan_from_json, plan_from_seed
+from sims.plan import FAULTS, NAMES, BadPlan, Plan, plan_from_json, plan_from_seed
 from sims.planted import BUGS, Bug, planted
 from sims.reduce import fails_under, reduced
 from sims.run import Outcome, run_plan, run_scenario
@@ -43,6 +44,7 @@ EPILOG = """examples:
 T = TypeVar("T")
 
 LAST_EVENTS = 60
+MACHINES = 5
 PLANTED_SEEDS = 2000
 MICRO_SEEDS = 5
 """A plan of a planted bug is best if it finds the bug under most of so many seeds."""
@@ -105,8 +107,9 @@ def _run(options: argparse.Namespace) -> int:
             print("\n".join(f"{each.name:24} {each.text}" for each in scenarios().values()))
         return 0
     if len(seeds) == 1:
-        plan = plan_from_seed(seeds[0])
-        return _one(lambda trace: run_plan(plan, trace=trace), f"--seeds {seeds[0]}", options)
+        plan = plan_from_seed(seeds[0], machines=options.machines)
+        machines = f" --machines {options.machines}" if options.machines != MACHINES else ""
+        return _one(lambda trace: run_plan(plan, trace=trace), f"--seeds {seeds[0]}{machines}", options)
     if options.picture or options.trace:
         raise Usage("a picture or a trace is of one run: give one seed")
     return _swarm(seeds, options)
@@ -123,6 +126,8 @@ def _check_usage(options: argparse.Namespace) -> None:
         given.append("--seeds")
     if len(given) > 1:
         raise Usage(f"{' and '.join(given)} do not go together")
+    if options.machines != MACHINES and (given or options.seeds is None):
+        raise Usage("--machines is for the swarm: say --seeds, and nothing else to be run")
     if options.seed is not None and not options.name:
         raise Usage("--seed is for a failure case: name one, or say --seeds")
     if (options.planted or options.check_determinism) and (options.picture or options.trace):
@@ -194,8 +199,8 @@ class _Result:
     summary: Summary
 
 
-def _run_seed(seed: int) -> _Result:
-    outcome, seconds = _timed(lambda: run_plan(plan_from_seed(seed)))
+def _run_seed(seed: int, machines: int) -> _Result:
+    outcome, seconds = _timed(lambda: run_plan(plan_from_seed(seed, machines=machines)))
     summary = Summary()
     summary.add(outcome, seconds)
     return _Result(seed, outcome.violation, summary)
@@ -211,7 +216,7 @@ def _timed(run: Callable[[], Outcome]) -> tuple[Outcome, float]:
 def _swarm(seeds: range, options: argparse.Namespace) -> int:
     total = Summary()
     failed: list[_Result] = []
-    for result in _map(_run_seed, seeds, options.jobs):
+    for result in _map(partial(_run_seed, machines=options.machines), seeds, options.jobs):
         total.join(result.summary)
         if result.violation is not None:
             failed.append(result)
@@ -227,7 +232,7 @@ def _swarm(seeds: range, options: argparse.Namespace) -> int:
     if failed:
         seed = failed[0].seed
         print(f"seed {seed} is being reduced to a small plan", file=sys.stderr)
-        path = _keep(options.keep or Path(), f"seed-{seed}", plan_from_seed(seed))
+        path = _keep(options.keep or Path(), f"seed-{seed}", plan_from_seed(seed, machines=options.machines))
         _tell(run_plan(_read_plan(path)), f"--replay {path}")
     return int(bool(failed))
 
@@ -385,6 +390,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("name", nargs="?", metavar="NAME", help="a failure case")
     parser.add_argument("--seed", type=int, help="the seed of a failure case (default: 0)")
     parser.add_argument("--seeds", type=_seeds, metavar="A..B", help="run the swarm with these seeds, B not included; or one seed")
+    sizes = range(2, len(NAMES) + 1)
+    parser.add_argument("--machines", type=int, choices=sizes, default=MACHINES, metavar="N", help="so many in each of them (default: 5)")
     parser.add_argument("--jobs", type=_jobs, default=os.cpu_count() or 1, help="so many at once (default: one per core)")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run the plan in a file")
     parser.add_argument("--planted", metavar="BUG", help="search for a planted bug, or for all of them")

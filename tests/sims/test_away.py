@@ -13,6 +13,8 @@ from peer.files.write_path import Stored
 from protocol.manifest import inline_content
 from protocol.versions import Kind
 from sims.formed import switch_on
+from sims.plan import plan_from_seed
+from sims.run import run_plan
 from sims.scenarios._common import NAMES, cut_off, expect, start_all, until
 from sims.world import World
 
@@ -223,6 +225,11 @@ def test_a_put_in_flight_when_the_lid_closes_is_not_shown_before_both_have_it(se
 
     run(PAIR, scenario, seed)
     assert shown == [b"after"]
+
+
+@pytest.mark.parametrize("seed", [207, 210])
+def test_whatever_goes_wrong_with_two_machines_nobody_sees_less_than_before(seed: int) -> None:
+    assert run_plan(plan_from_seed(seed, machines=2)).violation is None
 
 
 def test_a_machine_that_was_started_anew_answers_nothing_alone_before_it_has_met_the_other_one() -> None:

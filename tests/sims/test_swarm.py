@@ -406,6 +406,8 @@ def test_the_command_lists_failure_cases(capsys: pytest.CaptureFixture[str]) -> 
         "torn-tail --check-determinism",
         "--check-determinism --seeds 1 --trace t",
         "--seed 4",
+        "--machines 3",
+        "--planted all --machines 3",
     ],
 )
 def test_wrong_usage_is_one_line_and_2(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:

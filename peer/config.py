@@ -27,7 +27,7 @@ COMPLETE_ANYHOW_SECONDS = 300.0
 EVICT_SECONDS = 600.0
 """Who has been held dead for so long is left out of the layout, and his copies are made elsewhere."""
 SWEEP_SECONDS = 60.0
-"""Pause between two sweeps over the local chunks; a layout change starts one at once."""
+"""Pause between two sweeps over the chunks; a layout change starts one at once, and one that has moved anything the next one soon."""
 RECONCILE_SECONDS = 10.0
 """Pause between two comparisons of rows with another replica; a link that comes up or another layout starts one at once."""
 ADDRESSES_SECONDS = 5.0

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from peer.care.fetch import Fetch
 from peer.care.reconcile import Reconcile
 from peer.care.row_repair import RowRepair
 from peer.care.sweep import Sweep
@@ -45,9 +46,11 @@ from protocol.layout import Layout, Member, unpack_partitions, weight_of
 from protocol.messages import (
     Answer,
     BucketsGet,
+    ChunkDigestsGet,
     ChunkGet,
     ChunkPut,
     ChunksHave,
+    ChunksList,
     DigestsGet,
     Done,
     Force,
@@ -210,7 +213,8 @@ class Node:
         self.forcing = Forcing(
             self.node_id, self.layouts, self.detector, self, self._is_with_us, self.entropy, self.compute
         )
-        self.sweep = Sweep(self.node_id, self.chunks, self, lambda: self.layouts.current, self.detector.is_alive)
+        self.fetch = Fetch(self, self.chunks, self.links.peers)
+        self.sweep = Sweep(self.node_id, self.chunks, self, self.fetch, lambda: self.layouts.current, self.detector.is_alive)
         faults, report, confirmed = self._env.faults, self.row_repair.report, self.confirmed
         self.row_service = RowService(self, self.rows, self.system, faults, report, confirmed)
         self.digest_service = DigestService(self, self.rows, self.sync.unsynced, faults, report, confirmed)
@@ -449,6 +453,10 @@ class Node:
                 return self.digest_service.buckets(request)
             case RowsCompare():
                 return await self.digest_service.compare(request)
+            case ChunkDigestsGet():
+                return self.chunk_service.digests(request)
+            case ChunksList():
+                return await self.chunk_service.listed(request)
             case Probe() | ProbeIndirect() | MembersGet():
                 return await self.detector.serve(peer.node_id, request)
             case LayoutAnnounce():

@@ -79,6 +79,8 @@ DIGEST_BUCKETS = 64
 """Parts of a partition whose digests are compared, by the first bits of the hash of the path."""
 MARKS_MAX = 4096
 """Rows that one side looks at for one `RowsCompare`."""
+CHUNKS_LISTED_MAX = 4096
+"""Chunks in one answer to `ChunksList`: 170 KiB."""
 LAYOUT_BYTES_MAX = 400 * 1024
 PART_POWER = 12
 PARTITIONS = 1 << PART_POWER

@@ -62,6 +62,12 @@ def chunk_partition(chunk_id: ChunkId) -> int:
     return int.from_bytes(chunk_id[1:3], "big") >> (16 - limits.PART_POWER)
 
 
+def chunk_range(tag: ChunkTag, partition: int) -> tuple[bytes, bytes]:
+    """Return the least bytes that are not below any id of a chunk of kind `tag` in `partition`, and the least that are above all."""
+    first = tag << 16 | partition << 16 - limits.PART_POWER
+    return first.to_bytes(3, "big"), (first + (1 << 16 - limits.PART_POWER)).to_bytes(3, "big")
+
+
 def chunk_bytes_for(size: int | None) -> int:
     """Return the chunk size for content of `size` bytes; None stands for a stream of unknown size."""
     if size is None:

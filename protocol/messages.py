@@ -44,7 +44,7 @@ from protocol.fields import (
     Text,
     Unsigned,
 )
-from protocol.identity import CLUSTER_ID_BYTES, NODE_ID_BYTES, NodeId
+from protocol.identity import CHUNK_ID_BYTES, CLUSTER_ID_BYTES, NODE_ID_BYTES, NodeId
 from protocol.manifest import Content
 from protocol.versions import Dot, Kind, Row, Vector
 
@@ -354,7 +354,9 @@ class Status(Answer):
     corrupt_chunks: U64
     """Copies that failed their checksum and were set aside since the node started."""
     owed_chunks: U64
-    """Chunks of which the node last found fewer than R copies, each counted by the lowest id among the holders that answered."""
+    """Chunks that the node last did not find at all their homes, each counted by the lowest id among the homes that hold it, and by other
+    holders if none does.
+    """
     unsynced_partitions: U32
     """Partitions that this node is a replica of and has not synced yet."""
     lost_partitions: U32
@@ -724,11 +726,13 @@ class ChunksHave(Request):
 
 @dataclass(frozen=True, slots=True)
 class DigestsAre(Answer):
-    """The digests of those of the asked partitions that the answering node has synced."""
+    """The digests of those of the asked partitions that can be compared: of rows, that the answering node has synced; of chunks, of which
+    it holds any.
+    """
 
     TYPE: ClassVar[int] = 97
     partitions: PartitionBitmap
-    """Which of the asked partitions are compared."""
+    """Which of the asked partitions are compared; when the digest over all of them is the asked one, all of those."""
     digests: Annotated[tuple[Digest, ...], Items(limits.PARTITIONS)]
     """One for each of `partitions`, ascending; none when the digest over all of them is the asked one."""
 
@@ -807,6 +811,46 @@ class RowsCompare(Request):
     until: PathField
     """Empty: to the end of the partition."""
     rows: Annotated[tuple[RowMark, ...], Items(limits.MARKS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkDigestsGet(Request):
+    """Do you hold what I expect of these partitions, and nothing else? The sender is a home of each of them."""
+
+    TYPE: ClassVar[int] = 102
+    ANSWER: ClassVar[type[Answer]] = DigestsAre
+    deadline_milliseconds: DeadlineMilliseconds
+    partitions: PartitionBitmap
+    digest: Digest
+    """Sum of the digests of the chunks that the sender holds in those of `partitions` of which both are homes."""
+
+
+class ListedChunk(NamedTuple):
+    """One chunk that the answering node holds."""
+
+    chunk_id: ChunkIdField
+    size: U32
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksListed(Answer):
+    """A page of chunks, in order of id. One that has fewer than CHUNKS_LISTED_MAX is the last."""
+
+    TYPE: ClassVar[int] = 105
+    chunks: Annotated[tuple[ListedChunk, ...], Items(limits.CHUNKS_LISTED_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksList(Request):
+    """Which chunks of this partition do you hold, home or not?"""
+
+    TYPE: ClassVar[int] = 104
+    ANSWER: ClassVar[type[Answer]] = ChunksListed
+    deadline_milliseconds: DeadlineMilliseconds
+    partition: PartitionIndex
+    after: Annotated[bytes, Binary(CHUNK_ID_BYTES, CHUNK_ID_BYTES, or_empty=True)]
+    """Only those behind this id; empty at the beginning."""
 
 
 # -- membership --------------------------------------------------------------
@@ -891,6 +935,7 @@ MESSAGES: tuple[type[Message], ...] = (
     ChunkPut, ChunkStored, ChunkGet, ChunkData, ChunksHave, ChunksHeld,
     LayoutPrepare, LayoutVote, LayoutAccept, Probe, ProbeAck, ProbeIndirect, MembersGet, Members,
     DigestsGet, DigestsAre, BucketsGet, BucketsAre, RowsCompare, RowsDiffer,
+    ChunkDigestsGet, ChunksList, ChunksListed,
 )  # fmt: skip
 """Every message type."""
 

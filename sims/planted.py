@@ -21,8 +21,8 @@ import peer.store.rows
 import protocol.framing
 import protocol.layout
 import protocol.paxos
+from peer.care.fetch import Fetch
 from peer.care.reconcile import Reconcile
-from peer.care.sweep import Sweep
 from peer.cluster.decider import Decider
 from peer.cluster.sync import Sync
 from peer.files.chunk_service import ChunkService
@@ -239,10 +239,10 @@ def _last_writer_wins() -> list[Patch]:
 
 
 def _top_up_left() -> list[Patch]:
-    async def push(self: Sweep, chunk_id: Any, home: Any) -> bool:
+    async def fetch(self: Fetch, chunk_id: Any, node: Any) -> bool:
         return True
 
-    return [(Sweep, "_push", push)]
+    return [(Fetch, "_fetch", fetch)]
 
 
 def _removed_folder_left() -> list[Patch]:
@@ -395,7 +395,7 @@ BUGS: Final = {
         Bug("fallback-in-row-quorum", "a node that is no replica counts in the quorum of a row", _fallback_in_row_quorum, 7),
         Bug("corrupt-chunk-served", "a chunk is served without a look at its hash", _corrupt_chunk_served),
         Bug("damaged-row-absent", "a row that fails its checksum votes as if it did not exist", _damaged_row_absent),
-        Bug("top-up-left", "a home that lacks a chunk is believed to have been sent it", _top_up_left),
+        Bug("top-up-left", "a home that lacks a chunk believes that it has fetched it", _top_up_left),
         Bug("removed-folder-left", "a put does not look whether its folder was removed meanwhile", _removed_folder_left),
         Bug("remover-looks-away", "who finds that a folder should be there again does not make it", _remover_looks_away),
         Bug("delta-shipped", "replicas get the new version alone, not the whole row", _delta_shipped),

@@ -1,11 +1,12 @@
-"""One sweep for topping up, rebalance and dropping: every local chunk is where its homes are, or is brought there.
+"""One sweep for topping up, rebalance and dropping: every chunk comes to its homes, and lies nowhere else.
 
-For each local chunk all homes of the layout in force are asked (`ChunksHave`). What a home lacks is pushed by the
-lowest node id among the holders that answered, so that one copy travels once. A node that is no home drops its
-copy only when *all* homes have confirmed a durable one in answers that name the very layout version
-that is in force here before and after (cluster rule "dropping a copy": else two droppers could each count the other).
+What this node lacks as a home it gets from whoever holds it (`peer.care.fetch`). What it holds and is no home of (a fallback copy, or that
+of a former home) the homes get in the same way: it only asks them for each such chunk (`ChunksHave`), and drops its copy when
+*all* homes have confirmed a durable one in answers that name the very layout version that is in force here before and
+after (cluster rule "dropping a copy": else two droppers could each count the other).
 
-Owns the plan and the work; runs as one task per node. A later version adds classes of urgency and throttling.
+A sweep comes after a layout change, after a link has come up, soon after one that has moved anything, and every SWEEP_SECONDS.
+Runs as one task per node.
 """
 
 import asyncio
@@ -14,19 +15,19 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from peer.care.fetch import Fetch
 from peer.config import SWEEP_SECONDS
 from peer.errors import LinkLost, RequestFailed
 from peer.link import Reply
-from peer.store.chunks import ChunkCorrupt, ChunkStore
+from peer.store.chunks import ChunkStore
 from protocol import limits
 from protocol.hashing import Buffer
 from protocol.identity import ChunkId, NodeId, short
 from protocol.layout import Layout
 from protocol.manifest import chunk_partition
-from protocol.messages import ChunkPut, ChunksHave, ChunksHeld, Request
+from protocol.messages import ChunksHave, ChunksHeld, Request
 
 ASK_TIMEOUT_SECONDS = 5.0
-PUSH_TIMEOUT_SECONDS = 10.0
 SETTLE_SECONDS = 1.0
 """After being woken: changes come in groups."""
 
@@ -50,14 +51,17 @@ class Sweep:
         node_id: NodeId,
         chunks: ChunkStore,
         asker: Asker,
+        fetch: Fetch,
         layout: Callable[[], Layout | None],
         is_alive: Callable[[NodeId], bool],
     ) -> None:
         self.owed_chunks = 0
-        """Chunks of which the last sweep found fewer copies than wanted, each counted by the lowest id among its holders."""
+        """Chunks that the last sweep did not find at all homes, each counted by the lowest id among the homes that hold it, and by whoever
+        else holds it if none does."""
         self._node_id = node_id
         self._chunks = chunks
         self._asker = asker
+        self._fetch = fetch
         self._layout = layout
         self._is_alive = is_alive
         self._wake = asyncio.Event()
@@ -68,54 +72,60 @@ class Sweep:
 
     async def run(self) -> None:
         """Sweep, until cancelled."""
+        pause = SWEEP_SECONDS
         while True:
             try:
-                async with asyncio.timeout(SWEEP_SECONDS):
+                async with asyncio.timeout(pause):
                     await self._wake.wait()
+                pause = SETTLE_SECONDS
             except TimeoutError:
                 pass
             await asyncio.sleep(SETTLE_SECONDS)
             self._wake.clear()
             layout = self._layout()
-            if layout is not None and not layout.is_joint:
-                self.owed_chunks = await self._sweep(layout)
+            has_moved = layout is not None and not layout.is_joint and await self._sweep(layout)
+            pause = SETTLE_SECONDS if has_moved else min(2 * pause, SWEEP_SECONDS)
 
-    async def _sweep(self, layout: Layout) -> int:
-        owed = 0
-        after: ChunkId | None = None
-        while True:
-            page = await self._chunks.page(after, limits.CHUNKS_PER_REQUEST_MAX)
-            if not page or self._layout() is not layout:
-                return owed
-            after = page[-1][0]
-            owed += await self._sweep_page(layout, [chunk_id for chunk_id, _ in page])
+    async def _sweep(self, layout: Layout) -> bool:
+        """Go once through everything; return whether that has changed anything here."""
+        has_come = await self._fetch.run(layout, lambda: self._wake.is_set() or self._layout() is not layout)
+        held = self._chunks.count
+        self.owed_chunks = self._fetch.owed_chunks + await self._hand_over_all(layout)
+        return has_come or self._chunks.count < held
 
-    async def _sweep_page(self, layout: Layout, chunk_ids: Sequence[ChunkId]) -> int:
+    async def _hand_over_all(self, layout: Layout) -> int:
+        """Drop what has come to its homes; return how many chunks that belong elsewhere no home has."""
+        alone = 0
+        page: list[ChunkId] = []
+        for partition in self._chunks.digests.partitions():
+            after = b""
+            while self._node_id not in layout.homes(partition):
+                found = await self._chunks.of_partition(partition, after, limits.CHUNKS_PER_REQUEST_MAX - len(page))
+                if not found:
+                    break
+                page += [chunk_id for chunk_id, _ in found]
+                after = page[-1]
+                if len(page) == limits.CHUNKS_PER_REQUEST_MAX:
+                    alone += await self._hand_over(layout, page)
+                    page = []
+        return alone + await self._hand_over(layout, page)
+
+    async def _hand_over(self, layout: Layout, chunk_ids: Sequence[ChunkId]) -> int:
+        """Drop what all homes have of these chunks, of which this node is no home; return how many no home has."""
         homes = {chunk_id: layout.homes(chunk_partition(chunk_id)) for chunk_id in chunk_ids}
         asked: dict[NodeId, list[ChunkId]] = defaultdict(list)
         for chunk_id in chunk_ids:
             for home in homes[chunk_id]:
-                if home != self._node_id:
-                    asked[home].append(chunk_id)
-        holders: dict[ChunkId, list[NodeId]] = {chunk_id: [] for chunk_id in chunk_ids}
-        lacking: dict[ChunkId, list[NodeId]] = {chunk_id: [] for chunk_id in chunk_ids}
+                asked[home].append(chunk_id)
+        holders: dict[ChunkId, int] = dict.fromkeys(chunk_ids, 0)
         for home in sorted(asked):
             held = await self._ask(layout, home, asked[home])
-            for index, chunk_id in enumerate(asked[home]):
-                if held is not None:
-                    (holders if held[index] else lacking)[chunk_id].append(home)
-        owed = 0
+            for chunk_id, is_held in zip(asked[home], held or (), strict=False):
+                holders[chunk_id] += is_held
         for chunk_id in chunk_ids:
-            is_home = self._node_id in homes[chunk_id]
-            if lacking[chunk_id] and self._node_id <= min(holders[chunk_id], default=self._node_id):
-                for home in lacking[chunk_id]:
-                    if await self._push(chunk_id, home):
-                        holders[chunk_id].append(home)
-            if not is_home and len(holders[chunk_id]) == len(homes[chunk_id]):
+            if holders[chunk_id] == len(homes[chunk_id]):
                 await self._drop(layout, chunk_id, homes[chunk_id])
-            elif len(holders[chunk_id]) + 1 < layout.copies_wanted and self._node_id <= min(holders[chunk_id], default=self._node_id):
-                owed += 1  # by one of its holders, so that the sum over all nodes is the number of chunks
-        return owed
+        return sum(copies == 0 for copies in holders.values())
 
     async def _ask(self, layout: Layout, home: NodeId, chunk_ids: list[ChunkId]) -> list[bool] | None:
         """Return which of `chunk_ids` a home holds, or None when it cannot say so under this layout."""
@@ -132,21 +142,6 @@ class Sweep:
         if answer.layout_version != layout.version or len(answer.held) != (len(chunk_ids) + 7) // 8:
             return None
         return [bool(answer.held[index >> 3] >> (index & 7) & 1) for index in range(len(chunk_ids))]
-
-    async def _push(self, chunk_id: ChunkId, home: NodeId) -> bool:
-        try:
-            data = await self._chunks.get(chunk_id)
-        except ChunkCorrupt:
-            return False
-        if data is None:
-            return False
-        message = ChunkPut(int(PUSH_TIMEOUT_SECONDS * 1000), chunk_id, forward=False)
-        try:
-            await self._asker.request(home, message, data, timeout_seconds=PUSH_TIMEOUT_SECONDS)
-        except (LinkLost, RequestFailed, TimeoutError) as error:
-            log.debug("chunk %s could not be pushed to %s: %s", chunk_id.hex()[:10], short(home), error)
-            return False
-        return True
 
     async def _drop(self, layout: Layout, chunk_id: ChunkId, homes: Sequence[NodeId]) -> None:
         """Remove the local copy if every home confirms once more under the layout that is still in force."""

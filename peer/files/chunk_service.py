@@ -1,4 +1,4 @@
-"""What a holder answers about chunks: put, get, have.
+"""What a holder answers about chunks: put, get, have, and what it holds of a partition.
 
 Owns the first home's part of a write: keep a verified copy, see to the other homes at the same time, and walk through the
 fallbacks for every home that was tried and failed. The failure detector may say whom to try first, and when to try a fallback as well; a
@@ -16,11 +16,25 @@ from peer.link import Served
 from peer.seams import Faults
 from peer.store.chunks import ChunkCorrupt, ChunkStore, StoreFull
 from protocol import limits
+from protocol.digest import digest_of_total
 from protocol.errors import ErrorCode
 from protocol.identity import ChunkId, NodeId, short
-from protocol.layout import Layout
+from protocol.layout import Layout, pack_partitions
 from protocol.manifest import chunk_matches, chunk_partition
-from protocol.messages import ChunkData, ChunkGet, ChunkPut, ChunksHave, ChunksHeld, ChunkStored, MemberState
+from protocol.messages import (
+    ChunkData,
+    ChunkDigestsGet,
+    ChunkGet,
+    ChunkPut,
+    ChunksHave,
+    ChunksHeld,
+    ChunksList,
+    ChunksListed,
+    ChunkStored,
+    DigestsAre,
+    ListedChunk,
+    MemberState,
+)
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +108,19 @@ class ChunkService:
         for index, present in enumerate(held):
             bitmap[index >> 3] |= present << (index & 7)
         return ChunksHeld(version, bytes(bitmap))
+
+    def digests(self, request: ChunkDigestsGet) -> DigestsAre:
+        """Compare what is held of some partitions with what a home expects."""
+        held = self._chunks.digests
+        here = [p for p in held.partitions() if request.partitions[p >> 3] >> (p & 7) & 1]
+        if digest_of_total(sum(map(held.total, here))) == request.digest:
+            return DigestsAre(request.partitions, ())
+        return DigestsAre(pack_partitions(here), tuple(map(held.of, here)))
+
+    async def listed(self, request: ChunksList) -> ChunksListed:
+        """List what is held of one partition."""
+        found = await self._chunks.of_partition(request.partition, request.after, limits.CHUNKS_LISTED_MAX)
+        return ChunksListed(tuple(ListedChunk(*each) for each in found))
 
     async def _spread(self, layout: Layout, chunk_id: ChunkId, payload: memoryview, deadline: float) -> list[NodeId]:
         own = self._access.node_id

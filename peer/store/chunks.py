@@ -13,17 +13,20 @@ Header: magic (12 bytes), version, chunk tag, two zero bytes, length (8 bytes, b
 
 import asyncio
 import struct
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Coroutine, Sequence
+from typing import Final, TypeVar
 
 from peer.errors import DiskError, StorageFailed, StoreCorrupt
 from peer.seams import KV, Compute, Delete, Disk, Put, Storage
+from peer.store.chunk_digests import ChunkDigests
 from peer.store.formats import ValueCorrupt, unwrap, wrap
 from peer.store.locks import KeyLocks
 from peer.store.tasks import to_the_end
 from protocol.hashing import CONTEXT_STORED, Buffer, derived_hash
 from protocol.identity import CHUNK_ID_BYTES, ChunkId
-from protocol.manifest import chunk_matches
+from protocol.manifest import ChunkTag, chunk_matches, chunk_range
+
+T = TypeVar("T")
 
 HEADER_BYTES: Final = 64
 FULL_SHARE: Final = 0.95
@@ -55,6 +58,7 @@ class ChunkStore:
         self.bytes = 0
         self.corrupt = 0
         """Copies set aside since the start."""
+        self.digests = ChunkDigests()
         self._storage = storage
         self._disk: Disk = storage.disk
         self._compute = compute
@@ -65,7 +69,8 @@ class ChunkStore:
         self._syncing = asyncio.Lock()
         self._next_sync: asyncio.Task[None] | None = None
         """Syncs the folders of `_to_sync`; None once it has begun."""
-        self._removing: dict[asyncio.Task[None], None] = {}
+        self._finishing: dict[asyncio.Task[object], None] = {}
+        """Work of `_finish`."""
         self._locks = KeyLocks()
         self._temporary = 0
         self._arriving = 0
@@ -93,7 +98,7 @@ class ChunkStore:
 
     async def close(self) -> None:
         """Finish what is under way and release the index."""
-        await asyncio.gather(*self._writing.values(), *self._removing, return_exceptions=True)
+        await asyncio.gather(*self._writing.values(), *self._finishing, return_exceptions=True)
         await self._index.close()
 
     async def put(self, chunk_id: ChunkId, data: Buffer) -> None:
@@ -117,12 +122,7 @@ class ChunkStore:
             return await self._read(chunk_id)
         except ChunkCorrupt:
             pass
-        async with self._locks.holding(chunk_id):
-            try:
-                return await self._read(chunk_id)  # it may have been removed, or replaced, while it was read
-            except ChunkCorrupt:
-                await self._set_aside(chunk_id)
-                raise
+        return await self._finish(self._read_or_set_aside(chunk_id))
 
     async def holds(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
         """Return for each chunk whether it is here, durably."""
@@ -130,17 +130,32 @@ class ChunkStore:
 
     async def remove(self, chunk_id: ChunkId) -> None:
         """Remove a chunk; one that is not here is no error."""
-        task = asyncio.get_running_loop().create_task(self._remove(chunk_id))
-        self._removing[task] = None
-        task.add_done_callback(self._removing.pop)
-        await to_the_end(task, StoreFull, DiskError, StorageFailed)
+        await self._finish(self._remove(chunk_id))
 
     async def page(self, after: ChunkId | None, limit: int) -> list[tuple[ChunkId, int]]:
         """Return up to `limit` chunks behind `after` with their sizes, in order of id."""
         first = after + b"\0" if after is not None else b""
         return [(ChunkId(key), _size(key, value)) for key, value in await self._index.range(first, _COMPLETE, limit)]
 
+    async def of_partition(self, partition: int, after: bytes, limit: int) -> list[tuple[ChunkId, int]]:
+        """Return up to `limit` chunks of a partition behind `after` (empty: from the first one on) with their sizes, in order of id."""
+        found: list[tuple[ChunkId, int]] = []
+        for tag in ChunkTag:
+            first, end = chunk_range(tag, partition)
+            first = max(first, after + b"\0" if after else first)
+            if first < end and len(found) < limit:
+                pairs = await self._index.range(first, end, limit - len(found))
+                found += [(ChunkId(key), _size(key, value)) for key, value in pairs]
+        return found
+
     # -- inside --------------------------------------------------------------
+
+    async def _finish(self, work: Coroutine[object, object, T]) -> T:
+        """Await `work`, and have it finish even if the caller is cancelled: index, digests and figures change together."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._finishing[task] = None
+        task.add_done_callback(self._finishing.pop)
+        return await to_the_end(task, ChunkCorrupt, DiskError, StorageFailed)
 
     async def _read(self, chunk_id: ChunkId) -> memoryview | None:
         if await self._index.get(chunk_id) is None:
@@ -167,8 +182,12 @@ class ChunkStore:
                 await self._store(chunk_id, data)
             finally:
                 self._arriving -= len(data)
-            self.count += 1
-            self.bytes += len(data)
+            self._note(chunk_id, len(data))
+
+    def _note(self, chunk_id: ChunkId, size: int) -> None:
+        self.digests.add(chunk_id)
+        self.count += 1
+        self.bytes += size
 
     async def _store(self, chunk_id: ChunkId, data: Buffer) -> None:
         self._temporary += 1
@@ -185,7 +204,7 @@ class ChunkStore:
 
     async def _remove(self, chunk_id: ChunkId) -> None:
         async with self._locks.holding(chunk_id):  # else the file of a put that comes now would be removed
-            if await self._forget(chunk_id) is not None:
+            if await self._forget(chunk_id):
                 await self._disk.remove(_path(chunk_id))
 
     async def _sync_directory(self, folder: str) -> None:
@@ -212,9 +231,14 @@ class ChunkStore:
         if self._capacity_bytes and self.bytes + size > self._capacity_bytes:
             raise StoreFull("what this node offers is used up")
 
-    async def _set_aside(self, chunk_id: ChunkId) -> None:
-        if await self._forget(chunk_id) is not None:
-            await self._quarantine(chunk_id)
+    async def _read_or_set_aside(self, chunk_id: ChunkId) -> memoryview | None:
+        async with self._locks.holding(chunk_id):
+            try:
+                return await self._read(chunk_id)  # it may have been removed, or replaced, while it was read
+            except ChunkCorrupt:
+                if await self._forget(chunk_id):
+                    await self._quarantine(chunk_id)
+                raise
 
     async def _quarantine(self, chunk_id: ChunkId) -> None:
         self.corrupt += 1
@@ -224,15 +248,16 @@ class ChunkStore:
             if not error.missing:
                 raise
 
-    async def _forget(self, chunk_id: ChunkId) -> int | None:
+    async def _forget(self, chunk_id: ChunkId) -> bool:
+        """Remove a chunk from the index; return whether it was there."""
         value = await self._index.get(chunk_id)
         if value is None:
-            return None
+            return False
+        self.digests.remove(chunk_id)
         await self._index.commit([Delete(chunk_id)])
-        size = _size(chunk_id, value)
         self.count -= 1
-        self.bytes -= size
-        return size
+        self.bytes -= _size(chunk_id, value)
+        return True
 
     async def _replace_index(self) -> None:
         await self._storage.set_aside("chunk")
@@ -245,12 +270,13 @@ class ChunkStore:
             return
         after: ChunkId | None = None
         while page := await self.page(after, _PAGE):
-            self.count += len(page)
-            self.bytes += sum(size for _, size in page)
+            for chunk_id, size in page:
+                self._note(chunk_id, size)
             after = page[-1][0]
 
     async def _rebuild_index(self) -> None:
         self.count = self.bytes = 0
+        self.digests = ChunkDigests()
         for byte in range(256):
             folder = f"c/{byte:02x}"
             found = []
@@ -264,8 +290,7 @@ class ChunkStore:
                     await self._quarantine(chunk_id)
                     continue
                 found.append(_index_row(chunk_id, size))
-                self.count += 1
-                self.bytes += size
+                self._note(chunk_id, size)
             if found:
                 await self._disk.sync_directories([folder])  # a process may have died between its rename and its sync
                 await self._index.commit(found)

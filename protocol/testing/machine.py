@@ -21,9 +21,11 @@ from protocol.messages import (
     Answer,
     Ballot,
     BucketsGet,
+    ChunkDigestsGet,
     ChunkGet,
     ChunkPut,
     ChunksHave,
+    ChunksList,
     DigestsGet,
     Force,
     Forget,
@@ -200,6 +202,8 @@ class NodeMachine(RuleBasedStateMachine):
         self._ask(DigestsGet(DEADLINE_MILLISECONDS, layout.version, some, NOTHING))
         self._ask(BucketsGet(DEADLINE_MILLISECONDS, 0, layout.cfg(0)))
         self._ask(RowsCompare(DEADLINE_MILLISECONDS, 0, layout.cfg(0), pack_buckets([0]), "", "", ()))
+        self._ask(ChunkDigestsGet(DEADLINE_MILLISECONDS, some, NOTHING))
+        self._ask(ChunksList(DEADLINE_MILLISECONDS, 0, b""))
 
     @rule()
     def lose_power(self) -> None:

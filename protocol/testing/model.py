@@ -22,10 +22,12 @@ from protocol.messages import (
     Answer,
     BucketsGet,
     ChunkData,
+    ChunkDigestsGet,
     ChunkGet,
     ChunkPut,
     ChunksHave,
     ChunksHeld,
+    ChunksList,
     ChunkStored,
     DigestsGet,
     Done,
@@ -196,6 +198,7 @@ class NodeModel:
             case (
                 LayoutAnnounce() | SyncReport() | PartitionPull() | LayoutPrepare() | LayoutAccept()
                 | Probe() | ProbeIndirect() | MembersGet() | DigestsGet() | BucketsGet() | RowsCompare()
+                | ChunkDigestsGet() | ChunksList()
             ):  # fmt: skip
                 return frozenset({ErrorCode.UNSUPPORTED})
         raise AssertionError(f"{type(request).__name__} is not a request")

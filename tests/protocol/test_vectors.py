@@ -49,10 +49,13 @@ from protocol.messages import (
     Cancel,
     Carrier,
     ChunkData,
+    ChunkDigestsGet,
     ChunkGet,
     ChunkPut,
     ChunksHave,
     ChunksHeld,
+    ChunksList,
+    ChunksListed,
     ChunkStored,
     Close,
     Control,
@@ -74,6 +77,7 @@ from protocol.messages import (
     Leave,
     Leaving,
     LinkKind,
+    ListedChunk,
     ListFetch,
     ListPage,
     MemberClaim,
@@ -204,6 +208,9 @@ EXAMPLES: tuple[Message, ...] = (
     BucketsAre(BUCKETS),
     RowsCompare(2000, PARTITION, 5, pack_buckets([bucket_of(path_hash(PATH))]), "", PATH, (path_hash(PATH) + DIGEST,)),
     RowsDiffer((ROW,), b"\x01", PATH),
+    ChunkDigestsGet(2000, pack_partitions([chunk_partition(CHUNK), 9]), CHUNK[-16:]),
+    ChunksList(2000, chunk_partition(CHUNK), b""),
+    ChunksListed((ListedChunk(CHUNK, 8),)),
 )  # fmt: skip
 
 

@@ -6,8 +6,12 @@ from random import Random
 import pytest
 from store_machines import Machine, Watched, chunk, on_both, run, until_crash
 
+from peer.store.chunk_digests import ChunkDigests
 from peer.store.chunks import HEADER_BYTES, ChunkCorrupt, ChunkStore, StoreFull
 from peer.store.formats import unwrap
+from protocol import limits
+from protocol.identity import ChunkId
+from protocol.manifest import ChunkTag, chunk_partition
 
 
 def path_of(chunk_id):
@@ -445,3 +449,70 @@ def test_an_acknowledged_chunk_survives_a_crash_whole() -> None:
 
     for seed in range(12):
         run(lambda seed=seed: story(seed), seed)
+
+
+def test_digests_are_those_of_the_index_whatever_happens_and_whoever_goes_away() -> None:
+    async def story(seed: int) -> None:
+        machine, choice = Machine(seed), Random(seed)
+        store = await opened(machine)
+        chunks = dict(chunk(f"chunk {number}", 60) for number in range(12))
+
+        async def one() -> None:
+            chunk_id = choice.choice(list(chunks))
+            match choice.randrange(4):
+                case 0 | 1:
+                    await store.put(chunk_id, chunks[chunk_id])
+                case 2:
+                    await store.remove(chunk_id)
+                case 3:
+                    if path_of(chunk_id) in machine.storage.state.chunk_files():
+                        machine.storage.state.damage(path_of(chunk_id), choice)
+                    await store.get(chunk_id)
+
+        for _ in range(6):
+            tasks = [asyncio.ensure_future(one()) for _ in range(10)]
+            await asyncio.sleep(choice.uniform(0.0, 0.01))
+            for task in choice.sample(tasks, 4):
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(result is None or isinstance(result, ChunkCorrupt | asyncio.CancelledError) for result in results)
+            await asyncio.sleep(1.0)  # what went on without its caller is done
+            await same_as_index(store)
+            if choice.random() < 0.5:
+                store = await reopened(machine, store)
+                await same_as_index(store)
+
+    async def same_as_index(store: ChunkStore) -> None:
+        made = ChunkDigests()
+        listed = []
+        for chunk_id, _ in await store.page(None, 1000):
+            made.add(chunk_id)
+        for partition in store.digests.partitions():
+            assert store.digests.of(partition) == made.of(partition)
+            listed += await store.of_partition(partition, b"", 1000)
+        assert store.digests.partitions() == made.partitions()
+        assert sorted(listed) == await store.page(None, 1000)
+        assert store.count == len(listed)
+
+    for seed in range(15):
+        run(lambda seed=seed: story(seed), seed)
+
+
+@on_both
+async def test_a_partition_is_listed_page_by_page_data_and_manifests_alike(machine: Machine) -> None:
+    store = await opened(machine)
+    everywhere = [
+        (ChunkId(bytes([tag]) + (partition << 4 | low).to_bytes(2, "big") + bytes(30)), b"x")
+        for tag in ChunkTag
+        for partition in (0, 6, 7, 8, limits.PARTITIONS - 1)
+        for low in (0, 1, 15)
+    ]
+    await asyncio.gather(*(store.put(*each) for each in everywhere))
+    for partition in (0, 5, 7, limits.PARTITIONS - 1):
+        seen, after = [], b""
+        while page := await store.of_partition(partition, after, 2):
+            assert len(page) <= 2
+            seen += page
+            after = page[-1][0]
+        assert seen == sorted((chunk_id, 1) for chunk_id, _ in everywhere if chunk_partition(chunk_id) == partition)
+    await store.close()

@@ -1,0 +1,231 @@
+"""Homes compare what they hold, and each gets what it lacks.
+
+Theory of operation
+-------------------
+A home asks every member that is linked, home or not, for its digest over the partitions of which the asker is a home (`ChunkDigestsGet`):
+one small message each, answered by one when the other holds just what both are homes of. So it learns of copies at other homes
+and of those at fallbacks and former homes alike; nobody has to tell it. Only where a digest differs the ids are listed (`ChunksList`), once
+for all members of one digest. What is missing here is fetched from whoever holds it, verified and stored. That one side
+lacks a chunk always means that it gets it: the other one does the same as this one. So nothing is pushed: who receives knows best how
+much he can take, and a home that has lost a chunk finds that out by itself.
+
+The fewest copies first: all that is missing is listed before anything is fetched, then what has one holder is fetched, then what has two,
+and so on. Between listing and fetching only partitions are kept in mind: a new home of a million chunks needs no memory for their
+ids. Fetching ends after FETCH_SECONDS at the latest, so that the next pass can begin with what has become rare meanwhile.
+
+A chunk that is being written differs for a moment: nothing is listed before SETTLE_SECONDS, or fetched without looking whether it has come.
+
+Owns comparing and fetching. Knows neither when (`peer.care.sweep`), nor how anything is removed.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+
+from peer.errors import LinkLost, RequestFailed
+from peer.files.access import Access, milliseconds
+from peer.store.chunks import ChunkStore, StoreFull
+from protocol import limits
+from protocol.digest import NOTHING, digest_of_total
+from protocol.errors import ErrorCode
+from protocol.identity import ChunkId, NodeId, short
+from protocol.layout import Layout, pack_partitions, unpack_partitions
+from protocol.manifest import chunk_matches, chunk_partition
+from protocol.messages import ChunkDigestsGet, ChunkGet, ChunksList, ChunksListed, DigestsAre, Hello, Role
+
+ASK_TIMEOUT_SECONDS = 5.0
+GET_TIMEOUT_SECONDS = 10.0
+SETTLE_SECONDS = 1.0
+FETCH_SECONDS = 60.0
+TRANSFERS_PER_PEER = 2
+"""Chunks that are on their way from one member at a time."""
+
+Lacking = dict[ChunkId, list[NodeId]]
+"""Chunks that this node lacks as a home, with who holds them."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _View:
+    """What the members hold, by digest, of the partitions of which this node is a home."""
+
+    homes: dict[int, list[NodeId]]
+    """The other homes of each of these partitions."""
+    own: dict[int, bytes]
+    """The digest of each, as it was here before the others were asked."""
+    held: dict[NodeId, dict[int, bytes]]
+    """The digests of those of which a member holds anything; members that have not answered are missing."""
+
+    def differs(self, partition: int) -> bool:
+        """Return whether a home holds something else than this node, or another member anything that it does not hold exactly."""
+        for node, digests in self.held.items():
+            theirs = digests.get(partition, NOTHING)
+            if theirs != self.own[partition] and (theirs != NOTHING or node in self.homes[partition]):
+                return True
+        return False
+
+
+class Fetch:
+    """What one node lacks as a home, and how it gets it."""
+
+    def __init__(self, access: Access, chunks: ChunkStore, peers: Callable[[], list[Hello]]) -> None:
+        self.owed_chunks = 0
+        """Chunks that lie here and were not found at all other homes, each counted by the lowest id among the homes that hold it."""
+        self._access = access
+        self._chunks = chunks
+        self._peers = peers
+
+    async def run(self, layout: Layout, is_over: Callable[[], bool]) -> bool:
+        """Compare with everybody and fetch what is missing, until `is_over`; return whether anything has come."""
+        view = await self._compare(layout)
+        differing = {partition: None for partition in view.own if view.differs(partition)}
+        if differing:
+            await asyncio.sleep(SETTLE_SECONDS)
+        partitions: dict[int, list[int]] = defaultdict(list)
+        """Those in which something is missing, by the copies that there are of it."""
+        owed = 0
+        for partition in view.own:
+            if partition in differing:
+                lacking, unconfirmed = await self._look(view, partition)
+                for copies in sorted({len(holders) for holders in lacking.values()}):
+                    partitions[copies].append(partition)
+                owed += unconfirmed
+            else:
+                owed += self._chunks.digests.count(partition) if self._owes(view, partition, view.held) else 0
+        self.owed_chunks = owed
+        ends_at = asyncio.get_running_loop().time() + FETCH_SECONDS
+        has_come = False
+        for copies in sorted(partitions):
+            for partition in partitions[copies]:
+                if is_over() or asyncio.get_running_loop().time() > ends_at:
+                    return has_come
+                lacking, _ = await self._look(view, partition)
+                chosen = {chunk_id: holders for chunk_id, holders in lacking.items() if len(holders) == copies}
+                has_come |= await self._fetch_all(chosen, is_over)
+        return has_come
+
+    # -- comparing -----------------------------------------------------------
+
+    async def _compare(self, layout: Layout) -> _View:
+        """Ask all members that are linked for the digests of what they hold."""
+        own, digests = self._access.node_id, self._chunks.digests
+        sets = {partition: layout.homes(partition) for partition in layout.partitions_of(own)}
+        homes = {partition: [home for home in nodes if home != own] for partition, nodes in sets.items() if own in nodes}
+        view = _View(homes, {partition: digests.of(partition) for partition in homes}, {})
+        members = [peer.node_id for peer in self._peers() if peer.role is Role.MEMBER]
+        if homes:
+            await asyncio.gather(*(self._ask_digests(view, node) for node in members))
+        return view
+
+    async def _ask_digests(self, view: _View, node: NodeId) -> None:
+        expected = {partition: view.own[partition] for partition, homes in view.homes.items() if node in homes}
+        asked = pack_partitions(list(view.own))
+        total = digest_of_total(sum(int.from_bytes(digest, "big") for digest in expected.values()))
+        message = ChunkDigestsGet(milliseconds(ASK_TIMEOUT_SECONDS), asked, total)
+        try:
+            reply = await self._access.request(node, message, timeout_seconds=ASK_TIMEOUT_SECONDS)
+        except (LinkLost, RequestFailed, TimeoutError) as error:
+            log.debug("comparing chunks with %s has to wait: %s", short(node), error)
+            return
+        answer = reply.message
+        assert isinstance(answer, DigestsAre)
+        if answer.partitions != asked or answer.digests:
+            expected = dict(zip(unpack_partitions(answer.partitions), answer.digests, strict=False))
+        view.held[node] = expected
+
+    async def _look(self, view: _View, partition: int) -> tuple[Lacking, int]:
+        """List one partition here and wherever it differs; return what is missing here, and how many chunks this node owes."""
+        own = await self._list(self._access.node_id, partition)
+        lists = {NOTHING: {}, view.own[partition]: own}
+        theirs: dict[NodeId, dict[ChunkId, None]] = {}
+        for node in sorted(view.held):
+            digest = view.held[node].get(partition, NOTHING)
+            try:
+                if digest not in lists:
+                    lists[digest] = await self._list(node, partition)
+            except (LinkLost, RequestFailed, TimeoutError) as error:
+                log.debug("chunks of %s cannot be listed: %s", short(node), error)
+                del view.held[node]
+            else:
+                theirs[node] = lists[digest]
+        lacking: Lacking = defaultdict(list)
+        for node, chunks in theirs.items():
+            for chunk_id in chunks:
+                if chunk_id not in own:
+                    lacking[chunk_id].append(node)
+        owed = sum(self._owes(view, partition, [node for node in theirs if chunk_id in theirs[node]]) for chunk_id in own)
+        return lacking, owed
+
+    def _owes(self, view: _View, partition: int, holders: Container[NodeId]) -> bool:
+        """Return whether another home does not hold a chunk that lies here and at `holders`, and this node is the one to say so."""
+        holding = [home for home in view.homes[partition] if home in holders]
+        return len(holding) < len(view.homes[partition]) and self._access.node_id <= min(holding, default=self._access.node_id)
+
+    async def _list(self, node: NodeId, partition: int) -> dict[ChunkId, None]:
+        """Return the chunks that a node, perhaps this one, holds of one partition.
+
+        Raises: LinkLost, RequestFailed, TimeoutError.
+        """
+        found: dict[ChunkId, None] = {}
+        after = b""
+        while True:
+            page = await self._page(node, partition, after)
+            found |= dict.fromkeys(page)
+            if len(page) < limits.CHUNKS_LISTED_MAX:
+                return found
+            after = page[-1]
+
+    async def _page(self, node: NodeId, partition: int, after: bytes) -> list[ChunkId]:
+        if node == self._access.node_id:
+            return [chunk_id for chunk_id, _ in await self._chunks.of_partition(partition, after, limits.CHUNKS_LISTED_MAX)]
+        message = ChunksList(milliseconds(ASK_TIMEOUT_SECONDS), partition, after)
+        reply = await self._access.request(node, message, timeout_seconds=ASK_TIMEOUT_SECONDS)
+        assert isinstance(reply.message, ChunksListed)
+        page = [chunk_id for chunk_id, _ in reply.message.chunks]
+        if page != sorted(page) or (page and page[0] <= after) or any(chunk_partition(each) != partition for each in page):
+            raise RequestFailed(ErrorCode.INVALID, "a list that is not of the partition, or not in order", 0)
+        return page
+
+    # -- fetching ------------------------------------------------------------
+
+    async def _fetch_all(self, lacking: Lacking, is_over: Callable[[], bool]) -> bool:
+        """Fetch chunks from their holders in turn; return whether any has come."""
+        queues: dict[NodeId, list[ChunkId]] = defaultdict(list)
+        for index, chunk_id in enumerate(sorted(lacking)):
+            queues[lacking[chunk_id][index % len(lacking[chunk_id])]].append(chunk_id)
+
+        async def work(node: NodeId, queue: Iterator[ChunkId]) -> bool:
+            has_come = False
+            for chunk_id in queue:
+                if is_over():
+                    break
+                has_come |= await self._fetch(chunk_id, node)
+            return has_come
+
+        shared = [(node, iter(queues[node])) for node in sorted(queues)]
+        # No TaskGroup: a StorageFailed has to arrive as itself, for it ends the node.
+        return any(await asyncio.gather(*(work(*each) for each in shared for _ in range(TRANSFERS_PER_PEER))))
+
+    async def _fetch(self, chunk_id: ChunkId, node: NodeId) -> bool:
+        """Have one chunk here, from `node` if it has not come otherwise; return whether that was done."""
+        if (await self._chunks.holds([chunk_id]))[0]:
+            return False
+        message = ChunkGet(milliseconds(GET_TIMEOUT_SECONDS), chunk_id)
+        try:
+            reply = await self._access.request(node, message, timeout_seconds=GET_TIMEOUT_SECONDS)
+        except (LinkLost, RequestFailed, TimeoutError) as error:
+            log.debug("chunk %s could not be fetched from %s: %s", chunk_id.hex()[:10], short(node), error)
+            return False
+        try:
+            if not await self._access.compute.run(lambda: chunk_matches(chunk_id, reply.payload)):
+                return False
+            await self._chunks.put(chunk_id, reply.payload)
+        except StoreFull as error:
+            log.debug("chunk %s finds no room: %s", chunk_id.hex()[:10], error)
+            return False
+        finally:
+            reply.release()
+        return True

@@ -30,6 +30,8 @@ SWEEP_SECONDS = 60.0
 """Pause between two sweeps over the chunks; a layout change starts one at once, and one that has moved anything the next one soon."""
 RECONCILE_SECONDS = 10.0
 """Pause between two comparisons of rows with another replica; a link that comes up or another layout starts one at once."""
+BACKGROUND_BYTES_PER_SECOND = 40_000_000
+"""A third of what gigabit Ethernet carries: a member of 1 TB that is gone for good is made up for by nine others within the hour."""
 ADDRESSES_SECONDS = 5.0
 """How often a node looks whether its machine has got another address."""
 EXPLORE_SECONDS = 5.0
@@ -52,3 +54,5 @@ class NodeConfig:
     """What the node offers; its weight follows from it. 0: what the disk has."""
     evict_seconds: float = EVICT_SECONDS
     """For how long a member has to be held dead until this node, if it votes, wants it left out."""
+    background_bytes_per_second: int = BACKGROUND_BYTES_PER_SECOND
+    """Bound of what this node fetches to hold it, and of what it gives to others for the same: in any second, each way."""

@@ -15,6 +15,7 @@ from peer.care.fetch import Fetch
 from peer.care.reconcile import Reconcile
 from peer.care.row_repair import RowRepair
 from peer.care.sweep import Sweep
+from peer.care.throttle import Throttle
 from peer.cluster.decider import Decider
 from peer.cluster.detector import Detector
 from peer.cluster.explorer import Explorer
@@ -74,6 +75,7 @@ from protocol.messages import (
     PeerStatus,
     Probe,
     ProbeIndirect,
+    RebalanceSet,
     Request,
     Role,
     RowFetch,
@@ -213,7 +215,8 @@ class Node:
         self.forcing = Forcing(
             self.node_id, self.layouts, self.detector, self, self._is_with_us, self.entropy, self.compute
         )
-        self.fetch = Fetch(self, self.chunks, self.links.peers)
+        incoming, outgoing = (Throttle(self.config.background_bytes_per_second) for _ in range(2))
+        self.fetch = Fetch(self, self.chunks, self.links.peers, incoming, self._is_rebalance_paused)
         self.sweep = Sweep(self.node_id, self.chunks, self, self.fetch, lambda: self.layouts.current, self.detector.is_alive)
         faults, report, confirmed = self._env.faults, self.row_repair.report, self.confirmed
         self.row_service = RowService(self, self.rows, self.system, faults, report, confirmed)
@@ -221,7 +224,9 @@ class Node:
         self.reconcile = Reconcile(
             self, self.rows, self.digest_service, lambda: self.layouts.current, self.links.peers, report, confirmed
         )
-        self.chunk_service = ChunkService(self, self.chunks, self._env.faults, self.detector.state)
+        self.chunk_service = ChunkService(
+            self, self.chunks, self._env.faults, self.detector.state, outgoing, self._is_rebalance_paused
+        )
         self.leaver = Leaver(
             self.node_id, self.layouts, self.detector, self.system, self.rows, self.chunks, self.chunk_service, self.sweep
         )
@@ -424,7 +429,7 @@ class Node:
             case ChunkPut():
                 return await self.chunk_service.put(request, payload, deadline)
             case ChunkGet():
-                return await self.chunk_service.get(request)
+                return await self.chunk_service.get(request, deadline)
             case ChunksHave():
                 return await self.chunk_service.have(request)
             case PeersGet():
@@ -442,6 +447,10 @@ class Node:
                 if request.begin and plan.layout is not None:
                     self._spawn(self._go_on(plan.layout))
                 return Forced(plan.short, plan.lost)
+            case RebalanceSet():
+                await self.system.save_rebalance(paused=request.paused)
+                self.sweep.wake()
+                return Done()
         if peer.role is not Role.MEMBER:
             raise Refused(ErrorCode.UNSUPPORTED, "only members may ask this")
         match request:
@@ -523,6 +532,9 @@ class Node:
     def _is_with_us(self, node_id: NodeId) -> bool:
         peer = self.links.peer(node_id)
         return node_id == self.node_id or (self.detector.is_alive(node_id) and (peer is None or self._is_ours(peer)))
+
+    def _is_rebalance_paused(self) -> bool:
+        return self.system.is_rebalance_paused
 
     def _is_empty(self) -> bool:
         return self.rows.count == 0 and self.chunks.count == 0
@@ -724,4 +736,7 @@ class Node:
                 for node_id in seen[:PEERS_SHOWN_MAX]
             ),
             notices=tuple(self._notices),
+            missing_chunks=self.fetch.missing_chunks,
+            surplus_chunks=self.sweep.surplus_chunks(),
+            is_rebalance_paused=self._is_rebalance_paused(),
         )

@@ -354,8 +354,8 @@ class Status(Answer):
     corrupt_chunks: U64
     """Copies that failed their checksum and were set aside since the node started."""
     owed_chunks: U64
-    """Chunks that the node last did not find at all their homes, each counted by the lowest id among the homes that hold it, and by other
-    holders if none does.
+    """Chunks of which the node last found fewer than R copies, each counted by the lowest id among the homes that hold it, and by whoever
+    else holds it if none does.
     """
     unsynced_partitions: U32
     """Partitions that this node is a replica of and has not synced yet."""
@@ -367,6 +367,11 @@ class Status(Answer):
     """All members of its layout but itself, then the others that it knows and that are there, each in order of id."""
     notices: Annotated[tuple[ReasonField, ...], Items(16)]
     """What a person should know: another cluster of the same key was met, the node waits for a cluster, ..."""
+    missing_chunks: U64 = 0
+    """Chunks that the node, a home of theirs, last found at others and has yet to fetch."""
+    surplus_chunks: U64 = 0
+    """Chunks that it holds and is no home of: each is given up once all homes have it."""
+    is_rebalance_paused: Flag = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -689,6 +694,16 @@ class ChunkData(Answer):
     PAYLOAD: ClassVar[bool] = True
 
 
+class Purpose(IntEnum):
+    """What a chunk is fetched for. What is not read for somebody is bounded by the holder, too."""
+
+    READ = 1
+    TOP_UP = 2
+    """There are fewer copies than wanted."""
+    REBALANCE = 3
+    """There are copies enough, and one belongs elsewhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkGet(Request):
     """The bytes of a chunk, verified by the holder and again by the reader."""
@@ -698,6 +713,7 @@ class ChunkGet(Request):
     CARRIER: ClassVar[Carrier] = Carrier.BULK
     deadline_milliseconds: DeadlineMilliseconds
     chunk_id: ChunkIdField
+    purpose: Purpose = Purpose.READ
 
 
 @dataclass(frozen=True, slots=True)
@@ -853,6 +869,16 @@ class ChunksList(Request):
     """Only those behind this id; empty at the beginning."""
 
 
+@dataclass(frozen=True, slots=True)
+class RebalanceSet(Request):
+    """Stop moving copies of which there are enough, either way, or go on with it. Durable when answered."""
+
+    TYPE: ClassVar[int] = 106
+    ANSWER: ClassVar[type[Answer]] = Done
+    deadline_milliseconds: DeadlineMilliseconds
+    paused: Flag
+
+
 # -- membership --------------------------------------------------------------
 
 
@@ -935,7 +961,7 @@ MESSAGES: tuple[type[Message], ...] = (
     ChunkPut, ChunkStored, ChunkGet, ChunkData, ChunksHave, ChunksHeld,
     LayoutPrepare, LayoutVote, LayoutAccept, Probe, ProbeAck, ProbeIndirect, MembersGet, Members,
     DigestsGet, DigestsAre, BucketsGet, BucketsAre, RowsCompare, RowsDiffer,
-    ChunkDigestsGet, ChunksList, ChunksListed,
+    ChunkDigestsGet, ChunksList, ChunksListed, RebalanceSet,
 )  # fmt: skip
 """Every message type."""
 

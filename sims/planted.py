@@ -239,7 +239,7 @@ def _last_writer_wins() -> list[Patch]:
 
 
 def _top_up_left() -> list[Patch]:
-    async def fetch(self: Fetch, chunk_id: Any, node: Any) -> bool:
+    async def fetch(self: Fetch, chunk_id: Any, node: Any, purpose: Any) -> bool:
         return True
 
     return [(Fetch, "_fetch", fetch)]

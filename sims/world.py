@@ -11,7 +11,7 @@ from itertools import count
 from random import Random
 from typing import Any, TypeVar
 
-from peer.config import EVICT_SECONDS, NodeConfig
+from peer.config import BACKGROUND_BYTES_PER_SECOND, EVICT_SECONDS, NodeConfig
 from peer.errors import DiskError, StorageFailed
 from peer.files.operations import Operations
 from peer.node import Node, NodeEvent
@@ -72,6 +72,8 @@ class World:
         self.machines: dict[str, Machine] = {}
         self.evict_seconds = EVICT_SECONDS
         """How long nodes that start from now on wait for a dead member."""
+        self.background_bytes_per_second = BACKGROUND_BYTES_PER_SECOND
+        """What each of them moves at most, each way, for nobody who waits for it."""
         self.clients: list[str] = []
         """Hosts of the clients that were made."""
         self._numbers = count()
@@ -270,7 +272,13 @@ class World:
             faults=SimFaults(Random(f"faults {self.seed} {machine.host}"), self.trace, self.rare_paths),
             compute=SimCompute(),
         )
-        config = NodeConfig(machine.name, f"{machine.name}:{PORT}", found=found, evict_seconds=self.evict_seconds)
+        config = NodeConfig(
+            machine.name,
+            f"{machine.name}:{PORT}",
+            found=found,
+            evict_seconds=self.evict_seconds,
+            background_bytes_per_second=self.background_bytes_per_second,
+        )
         node = Node(config, env, home, machine.events.append)
         await node.start()
         node.failed.add_done_callback(lambda failed: self._failed(machine, failed), context=context_of(WORLD))

@@ -11,7 +11,9 @@ much he can take, and a home that has lost a chunk finds that out by itself.
 
 The fewest copies first: all that is missing is listed before anything is fetched, then what has one holder is fetched, then what has two,
 and so on. Between listing and fetching only partitions are kept in mind: a new home of a million chunks needs no memory for their
-ids. Fetching ends after FETCH_SECONDS at the latest, so that the next pass can begin with what has become rare meanwhile.
+ids. Fetching ends after FETCH_SECONDS at the latest, so that the next pass can begin with what has become rare meanwhile. To fetch what
+has as many copies as wanted is *rebalancing*, which can be paused at either end; all else is topping up. Both are bounded at either end
+(`peer.care.throttle`).
 
 A chunk that is being written differs for a moment: nothing is listed before SETTLE_SECONDS, or fetched without looking whether it has come.
 
@@ -21,9 +23,10 @@ Owns comparing and fetching. Knows neither when (`peer.care.sweep`), nor how any
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from peer.care.throttle import Throttle
 from peer.errors import LinkLost, RequestFailed
 from peer.files.access import Access, milliseconds
 from peer.store.chunks import ChunkStore, StoreFull
@@ -33,19 +36,29 @@ from protocol.errors import ErrorCode
 from protocol.identity import ChunkId, NodeId, short
 from protocol.layout import Layout, pack_partitions, unpack_partitions
 from protocol.manifest import chunk_matches, chunk_partition
-from protocol.messages import ChunkDigestsGet, ChunkGet, ChunksList, ChunksListed, DigestsAre, Hello, Role
+from protocol.messages import ChunkDigestsGet, ChunkGet, ChunksList, ChunksListed, DigestsAre, Hello, Purpose, Role
 
 ASK_TIMEOUT_SECONDS = 5.0
 GET_TIMEOUT_SECONDS = 10.0
+REFUSED_SECONDS = 1.0
+"""Pause after a holder did not give a chunk: it has others to serve."""
 SETTLE_SECONDS = 1.0
 FETCH_SECONDS = 60.0
 TRANSFERS_PER_PEER = 2
 """Chunks that are on their way from one member at a time."""
 
-Lacking = dict[ChunkId, list[NodeId]]
-"""Chunks that this node lacks as a home, with who holds them."""
-
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """A chunk that this node lacks as a home."""
+
+    size: int
+    holders: list[NodeId]
+
+
+Lacking = dict[ChunkId, _Missing]
 
 
 @dataclass(slots=True)
@@ -58,6 +71,7 @@ class _View:
     """The digest of each, as it was here before the others were asked."""
     held: dict[NodeId, dict[int, bytes]]
     """The digests of those of which a member holds anything; members that have not answered are missing."""
+    copies_wanted: int
 
     def differs(self, partition: int) -> bool:
         """Return whether a home holds something else than this node, or another member anything that it does not hold exactly."""
@@ -71,12 +85,24 @@ class _View:
 class Fetch:
     """What one node lacks as a home, and how it gets it."""
 
-    def __init__(self, access: Access, chunks: ChunkStore, peers: Callable[[], list[Hello]]) -> None:
+    def __init__(
+        self,
+        access: Access,
+        chunks: ChunkStore,
+        peers: Callable[[], list[Hello]],
+        incoming: Throttle,
+        is_rebalance_paused: Callable[[], bool],
+    ) -> None:
+        """`incoming` bounds what is fetched; while rebalancing is paused only that comes of which there are fewer copies than wanted."""
         self.owed_chunks = 0
-        """Chunks that lie here and were not found at all other homes, each counted by the lowest id among the homes that hold it."""
+        """Chunks here of which fewer copies than wanted were found, each counted by the lowest id among the homes that hold it."""
+        self.missing_chunks = 0
+        """Chunks that were found at others only, and have not come since."""
         self._access = access
         self._chunks = chunks
         self._peers = peers
+        self._incoming = incoming
+        self._is_rebalance_paused = is_rebalance_paused
 
     async def run(self, layout: Layout, is_over: Callable[[], bool]) -> bool:
         """Compare with everybody and fetch what is missing, until `is_over`; return whether anything has come."""
@@ -86,25 +112,32 @@ class Fetch:
             await asyncio.sleep(SETTLE_SECONDS)
         partitions: dict[int, list[int]] = defaultdict(list)
         """Those in which something is missing, by the copies that there are of it."""
-        owed = 0
+        owed = missing = 0
         for partition in view.own:
             if partition in differing:
-                lacking, unconfirmed = await self._look(view, partition)
-                for copies in sorted({len(holders) for holders in lacking.values()}):
+                lacking, rare = await self._look(view, partition)
+                for copies in sorted({len(each.holders) for each in lacking.values()}):
                     partitions[copies].append(partition)
-                owed += unconfirmed
-            else:
-                owed += self._chunks.digests.count(partition) if self._owes(view, partition, view.held) else 0
-        self.owed_chunks = owed
+                owed += rare
+                missing += len(lacking)
+            elif self._owes(view, partition, [node for node in view.held if view.held[node].get(partition) == view.own[partition]]):
+                owed += self._chunks.digests.count(partition)
+        self.owed_chunks, self.missing_chunks = owed, missing
         ends_at = asyncio.get_running_loop().time() + FETCH_SECONDS
         has_come = False
         for copies in sorted(partitions):
+            purpose = Purpose.TOP_UP if copies < layout.copies_wanted else Purpose.REBALANCE
+
+            def is_enough(purpose: Purpose = purpose) -> bool:
+                is_paused = purpose is Purpose.REBALANCE and self._is_rebalance_paused()
+                return is_paused or is_over() or asyncio.get_running_loop().time() > ends_at
+
             for partition in partitions[copies]:
-                if is_over() or asyncio.get_running_loop().time() > ends_at:
+                if is_enough():
                     return has_come
                 lacking, _ = await self._look(view, partition)
-                chosen = {chunk_id: holders for chunk_id, holders in lacking.items() if len(holders) == copies}
-                has_come |= await self._fetch_all(chosen, is_over)
+                chosen = {chunk_id: each for chunk_id, each in lacking.items() if len(each.holders) == copies}
+                has_come |= await self._fetch_all(chosen, purpose, is_enough)
         return has_come
 
     # -- comparing -----------------------------------------------------------
@@ -114,7 +147,7 @@ class Fetch:
         own, digests = self._access.node_id, self._chunks.digests
         sets = {partition: layout.homes(partition) for partition in layout.partitions_of(own)}
         homes = {partition: [home for home in nodes if home != own] for partition, nodes in sets.items() if own in nodes}
-        view = _View(homes, {partition: digests.of(partition) for partition in homes}, {})
+        view = _View(homes, {partition: digests.of(partition) for partition in homes}, {}, layout.copies_wanted)
         members = [peer.node_id for peer in self._peers() if peer.role is Role.MEMBER]
         if homes:
             await asyncio.gather(*(self._ask_digests(view, node) for node in members))
@@ -137,10 +170,12 @@ class Fetch:
         view.held[node] = expected
 
     async def _look(self, view: _View, partition: int) -> tuple[Lacking, int]:
-        """List one partition here and wherever it differs; return what is missing here, and how many chunks this node owes."""
+        """List one partition here and wherever it differs; return what is missing here, and of how many chunks this node says
+        that they have too few copies.
+        """
         own = await self._list(self._access.node_id, partition)
         lists = {NOTHING: {}, view.own[partition]: own}
-        theirs: dict[NodeId, dict[ChunkId, None]] = {}
+        theirs: dict[NodeId, dict[ChunkId, int]] = {}
         for node in sorted(view.held):
             digest = view.held[node].get(partition, NOTHING)
             try:
@@ -151,73 +186,78 @@ class Fetch:
                 del view.held[node]
             else:
                 theirs[node] = lists[digest]
-        lacking: Lacking = defaultdict(list)
+        lacking: Lacking = {}
         for node, chunks in theirs.items():
-            for chunk_id in chunks:
+            for chunk_id, size in chunks.items():
                 if chunk_id not in own:
-                    lacking[chunk_id].append(node)
+                    lacking.setdefault(chunk_id, _Missing(size, [])).holders.append(node)
         owed = sum(self._owes(view, partition, [node for node in theirs if chunk_id in theirs[node]]) for chunk_id in own)
         return lacking, owed
 
-    def _owes(self, view: _View, partition: int, holders: Container[NodeId]) -> bool:
-        """Return whether another home does not hold a chunk that lies here and at `holders`, and this node is the one to say so."""
-        holding = [home for home in view.homes[partition] if home in holders]
-        return len(holding) < len(view.homes[partition]) and self._access.node_id <= min(holding, default=self._access.node_id)
+    def _owes(self, view: _View, partition: int, holders: Sequence[NodeId]) -> bool:
+        """Return whether a chunk that lies here and at `holders` has too few copies, and this node is the one to say so."""
+        homes = [self._access.node_id, *(node for node in holders if node in view.homes[partition])]
+        return 1 + len(holders) < view.copies_wanted and self._access.node_id == min(homes)
 
-    async def _list(self, node: NodeId, partition: int) -> dict[ChunkId, None]:
-        """Return the chunks that a node, perhaps this one, holds of one partition.
+    async def _list(self, node: NodeId, partition: int) -> dict[ChunkId, int]:
+        """Return the chunks that a node, perhaps this one, holds of one partition, with their sizes.
 
         Raises: LinkLost, RequestFailed, TimeoutError.
         """
-        found: dict[ChunkId, None] = {}
+        found: dict[ChunkId, int] = {}
         after = b""
         while True:
             page = await self._page(node, partition, after)
-            found |= dict.fromkeys(page)
+            found |= page
             if len(page) < limits.CHUNKS_LISTED_MAX:
                 return found
-            after = page[-1]
+            after = page[-1][0]
 
-    async def _page(self, node: NodeId, partition: int, after: bytes) -> list[ChunkId]:
+    async def _page(self, node: NodeId, partition: int, after: bytes) -> Sequence[tuple[ChunkId, int]]:
         if node == self._access.node_id:
-            return [chunk_id for chunk_id, _ in await self._chunks.of_partition(partition, after, limits.CHUNKS_LISTED_MAX)]
+            return await self._chunks.of_partition(partition, after, limits.CHUNKS_LISTED_MAX)
         message = ChunksList(milliseconds(ASK_TIMEOUT_SECONDS), partition, after)
         reply = await self._access.request(node, message, timeout_seconds=ASK_TIMEOUT_SECONDS)
         assert isinstance(reply.message, ChunksListed)
-        page = [chunk_id for chunk_id, _ in reply.message.chunks]
-        if page != sorted(page) or (page and page[0] <= after) or any(chunk_partition(each) != partition for each in page):
+        ids = [chunk_id for chunk_id, _ in reply.message.chunks]
+        if ids != sorted(ids) or (ids and ids[0] <= after) or any(chunk_partition(each) != partition for each in ids):
             raise RequestFailed(ErrorCode.INVALID, "a list that is not of the partition, or not in order", 0)
-        return page
+        return reply.message.chunks
 
     # -- fetching ------------------------------------------------------------
 
-    async def _fetch_all(self, lacking: Lacking, is_over: Callable[[], bool]) -> bool:
+    async def _fetch_all(self, lacking: Lacking, purpose: Purpose, is_enough: Callable[[], bool]) -> bool:
         """Fetch chunks from their holders in turn; return whether any has come."""
         queues: dict[NodeId, list[ChunkId]] = defaultdict(list)
         for index, chunk_id in enumerate(sorted(lacking)):
-            queues[lacking[chunk_id][index % len(lacking[chunk_id])]].append(chunk_id)
+            holders = lacking[chunk_id].holders
+            queues[holders[index % len(holders)]].append(chunk_id)
 
         async def work(node: NodeId, queue: Iterator[ChunkId]) -> bool:
             has_come = False
             for chunk_id in queue:
-                if is_over():
+                await self._incoming.take(lacking[chunk_id].size)
+                if is_enough():
                     break
-                has_come |= await self._fetch(chunk_id, node)
+                if await self._fetch(chunk_id, node, purpose):
+                    has_come = True
+                    self.missing_chunks -= 1
             return has_come
 
         shared = [(node, iter(queues[node])) for node in sorted(queues)]
         # No TaskGroup: a StorageFailed has to arrive as itself, for it ends the node.
         return any(await asyncio.gather(*(work(*each) for each in shared for _ in range(TRANSFERS_PER_PEER))))
 
-    async def _fetch(self, chunk_id: ChunkId, node: NodeId) -> bool:
+    async def _fetch(self, chunk_id: ChunkId, node: NodeId, purpose: Purpose) -> bool:
         """Have one chunk here, from `node` if it has not come otherwise; return whether that was done."""
         if (await self._chunks.holds([chunk_id]))[0]:
             return False
-        message = ChunkGet(milliseconds(GET_TIMEOUT_SECONDS), chunk_id)
+        message = ChunkGet(milliseconds(GET_TIMEOUT_SECONDS), chunk_id, purpose)
         try:
             reply = await self._access.request(node, message, timeout_seconds=GET_TIMEOUT_SECONDS)
         except (LinkLost, RequestFailed, TimeoutError) as error:
             log.debug("chunk %s could not be fetched from %s: %s", chunk_id.hex()[:10], short(node), error)
+            await asyncio.sleep(REFUSED_SECONDS)
             return False
         try:
             if not await self._access.compute.run(lambda: chunk_matches(chunk_id, reply.payload)):

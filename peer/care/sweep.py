@@ -56,8 +56,8 @@ class Sweep:
         is_alive: Callable[[NodeId], bool],
     ) -> None:
         self.owed_chunks = 0
-        """Chunks that the last sweep did not find at all homes, each counted by the lowest id among the homes that hold it, and by whoever
-        else holds it if none does."""
+        """Chunks of which the last sweep found fewer copies than wanted, each counted by the lowest id among the homes that hold it, and by
+        whoever else holds it if none does."""
         self._node_id = node_id
         self._chunks = chunks
         self._asker = asker
@@ -69,6 +69,11 @@ class Sweep:
     def wake(self) -> None:
         """Sweep soon: the layout changed, a peer came up or a copy was missed."""
         self._wake.set()
+
+    def surplus_chunks(self) -> int:
+        """Return how many chunks this node holds that belong elsewhere."""
+        layout = self._layout()
+        return sum(map(self._chunks.digests.count, self._surplus(layout))) if layout is not None else 0
 
     async def run(self) -> None:
         """Sweep, until cancelled."""
@@ -93,16 +98,17 @@ class Sweep:
         self.owed_chunks = self._fetch.owed_chunks + await self._hand_over_all(layout)
         return has_come or self._chunks.count < held
 
+    def _surplus(self, layout: Layout) -> list[int]:
+        """Return the partitions of which this node holds chunks and is no home."""
+        return [partition for partition in self._chunks.digests.partitions() if self._node_id not in layout.homes(partition)]
+
     async def _hand_over_all(self, layout: Layout) -> int:
         """Drop what has come to its homes; return how many chunks that belong elsewhere no home has."""
         alone = 0
         page: list[ChunkId] = []
-        for partition in self._chunks.digests.partitions():
+        for partition in self._surplus(layout):
             after = b""
-            while self._node_id not in layout.homes(partition):
-                found = await self._chunks.of_partition(partition, after, limits.CHUNKS_PER_REQUEST_MAX - len(page))
-                if not found:
-                    break
+            while found := await self._chunks.of_partition(partition, after, limits.CHUNKS_PER_REQUEST_MAX - len(page)):
                 page += [chunk_id for chunk_id, _ in found]
                 after = page[-1]
                 if len(page) == limits.CHUNKS_PER_REQUEST_MAX:

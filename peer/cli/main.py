@@ -12,7 +12,7 @@ from peer.cli.completion import completion
 from peer.cli.demo import demo
 from peer.cli.doctor import doctor
 from peer.cli.file_verbs import cat, cp, get, ls, mkdir, mv, put, rm, stat, where
-from peer.cli.member_verbs import forget, leave
+from peer.cli.member_verbs import forget, leave, rebalance
 from peer.cli.node_verbs import key, up
 from peer.cli.output import report_error
 from peer.cli.settings import Settings, VerbGroup
@@ -104,5 +104,7 @@ def _finished(code: int | None) -> int | None:
     return code
 
 
-for verb in (up, leave, key, put, get, cat, ls, stat, rm, mkdir, cp, mv, du, find, where, status, forget, doctor, demo, bench, completion):
+for verb in (
+    up, leave, key, put, get, cat, ls, stat, rm, mkdir, cp, mv, du, find, where, status, forget, rebalance, doctor, demo, bench, completion,
+):  # fmt: skip
     main.add_command(verb)

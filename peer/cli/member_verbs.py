@@ -1,4 +1,6 @@
-"""The verbs about who is a member: `leave` takes the machine of this home out of its cluster, `forget` one that is dead."""
+"""The verbs about who is a member: `leave` takes the machine of this home out of its cluster, `forget` one that is dead, and `rebalance`
+says whether copies move for who has come or gone.
+"""
 
 import asyncio
 import sys
@@ -10,7 +12,7 @@ import click
 
 from peer.cli.output import Output
 from peer.cli.progress import Transfer
-from peer.cli.settings import Settings, Verb, pass_settings
+from peer.cli.settings import Settings, Verb, VerbGroup, pass_settings
 from peer.cli.text import count_text, printable, size_text
 from peer.cli.world import client_of
 from peer.client.asynchronous import Client
@@ -147,6 +149,63 @@ async def go_on_without(settings: Settings, output: Output, gone: Sequence[Membe
     }
     cluster, names = short(found.cluster_id), printable(", ".join(staying))
     output.done(document, f"cluster {cluster} goes on from {short(before)} with {names}: `shoal status` shows how it recovers")
+
+
+@click.group(
+    cls=VerbGroup,
+    short_help="Pause and resume the moving of copies.",
+    examples=(
+        "shoal rebalance pause               # before a long evening with large files",
+        "shoal rebalance resume",
+    ),
+)
+def rebalance() -> None:
+    """Pause and resume the moving of copies to where they belong, as after a machine has joined.
+
+    What has fewer copies than wanted is copied all the same. `shoal status` shows what is still to be moved.
+    """
+
+
+@rebalance.command(
+    short_help="Leave copies where they are.",
+    examples=(
+        "shoal rebalance pause",
+        "shoal status                        # what waits, and who is paused",
+    ),
+)
+@pass_settings
+def pause(settings: Settings) -> None:
+    """Leave copies where they are, as long as there are enough: on all members, until `shoal rebalance resume`, restarts included."""
+    run(set_rebalance(settings, Output(settings), paused=True))
+
+
+@rebalance.command(
+    short_help="Go on moving copies to where they belong.",
+    examples=(
+        "shoal rebalance resume",
+        "shoal status --watch                # see it come to its end",
+    ),
+)
+@pass_settings
+def resume(settings: Settings) -> None:
+    """Go on moving copies to where they belong, on all members."""
+    run(set_rebalance(settings, Output(settings), paused=False))
+
+
+async def set_rebalance(settings: Settings, output: Output, *, paused: bool) -> None:
+    """Tell all members.
+
+    Raises: Unavailable (some did not answer).
+    """
+    async with client_of(settings) as client:
+        silent = await client.set_rebalance(paused=paused)
+    if silent:
+        names = ", ".join(map(printable, silent))
+        raise Unavailable(f"the others know it, but no answer came from {names}: run it again when `shoal status` shows them alive")
+    if paused:
+        output.done({"event": "paused"}, "rebalancing is paused: copies stay where they are, and what has too few is copied all the same")
+    else:
+        output.done({"event": "resumed"}, "rebalancing goes on")
 
 
 async def forget_and_watch(settings: Settings, output: Output, members: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from peer.cli.text import size_of, size_text
 from peer.cli.world import build_node_world, discovery_on
 from peer.client.home_files import KEY_FILE, key_for_node, key_origin, key_text, parsed, remove_node_file, write_key, write_node_file
 from peer.client.reach import checked_address
-from peer.config import EVICT_SECONDS, NodeConfig
+from peer.config import BACKGROUND_BYTES_PER_SECOND, EVICT_SECONDS, NodeConfig
 from peer.errors import ConnectFailed, DiskError, NoSuchPath, NotAllowed, ShoalError, StoreCorrupt, WrongUsage
 from peer.node import AddressesChanged, KeyRefused, Left, MembersChanged, Node, NodeEvent, Notice, Ready
 from peer.real.interfaces import unknown_interfaces
@@ -32,6 +32,8 @@ DEFAULT_HOST = "0.0.0.0"
 DEFAULT_PORT = 7400
 EVICT_SECONDS_MIN = 10.0
 """Less, and every restart would move data."""
+BACKGROUND_BYTES_MIN = 1 << 20
+"""Less, and a large chunk would take longer than anybody waits for it."""
 CAPACITY_BYTES_MAX = 1 << 60
 """More than any machine has, and well within what a message can say."""
 
@@ -50,6 +52,7 @@ class UpOptions:
     capacity_bytes: int
     found: bool
     evict_seconds: float
+    background_bytes_per_second: int
 
 
 @click.command(
@@ -77,6 +80,11 @@ class UpOptions:
     metavar="SECONDS",
     help="A member that is dead for so long is left out, and its copies are made elsewhere.",
 )
+@click.option(
+    "--background-rate",
+    metavar="SIZE",
+    help=f"Copies move at most at so many bytes a second, each way (default: {size_text(BACKGROUND_BYTES_PER_SECOND)}).",
+)
 @click.option("--found", is_flag=True, help="Found the cluster of a given key, if this node was never a member of one.")
 @pass_settings
 def up(
@@ -90,6 +98,7 @@ def up(
     zone: str,
     capacity: str | None,
     evict_after: float,
+    background_rate: str | None,
     found: bool,
 ) -> None:
     """Run a node in the foreground.
@@ -112,6 +121,7 @@ def up(
         capacity_bytes=capacity_bytes(capacity) if capacity is not None else 0,
         found=found,
         evict_seconds=evict_after,
+        background_bytes_per_second=background_bytes(background_rate) if background_rate is not None else BACKGROUND_BYTES_PER_SECOND,
     )
     run(run_node(settings, options))
 
@@ -148,6 +158,7 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
         found=options.found or chosen.is_new,
         capacity_bytes=options.capacity_bytes,
         evict_seconds=options.evict_seconds,
+        background_bytes_per_second=options.background_bytes_per_second,
     )
     stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     stop_on_signals(stop)
@@ -271,6 +282,21 @@ def capacity_bytes(text: str) -> int:
     if size > CAPACITY_BYTES_MAX:
         raise WrongUsage(f"--capacity {text}: at most {size_text(CAPACITY_BYTES_MAX)}")
     return size
+
+
+def background_bytes(text: str) -> int:
+    """Return the bytes per second that --background-rate means.
+
+    Raises: WrongUsage.
+    """
+    try:
+        rate = size_of(text)
+    except ValueError as error:
+        raise WrongUsage(f"--background-rate: {error}") from None
+    if not BACKGROUND_BYTES_MIN <= rate <= CAPACITY_BYTES_MAX:
+        least, most = size_text(BACKGROUND_BYTES_MIN), size_text(CAPACITY_BYTES_MAX)
+        raise WrongUsage(f"--background-rate {text}: from {least} to {most}; `shoal rebalance pause` stops what can wait")
+    return rate
 
 
 @click.group(

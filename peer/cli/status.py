@@ -1,6 +1,7 @@
 """The verb `status`: the cluster on one screen, and its health in numbers; once, or again and again."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -16,6 +17,7 @@ from peer.errors import ShoalError
 from peer.files.cluster_status import ClusterStatus, MemberStatus
 from peer.real.loop import run
 from protocol.identity import short
+from protocol.messages import Status
 
 STATE_STYLES = {
     "alive": "green",
@@ -140,6 +142,9 @@ def member_document(member: MemberStatus, found: ClusterStatus) -> dict[str, obj
         "chunks": own.chunks if own is not None else None,
         "bytes": own.chunk_bytes if own is not None else None,
         "free": own.free_bytes if own is not None else None,
+        "missing_chunks": own.missing_chunks if own is not None else None,
+        "surplus_chunks": own.surplus_chunks if own is not None else None,
+        "rebalance_paused": own.is_rebalance_paused if own is not None else None,
         "uptime_seconds": own.uptime_seconds if own is not None else None,
         "away_seconds": member.away_seconds if is_dead else None,
         "evicted_in_seconds": seconds_until_eviction(member, found) if is_dead and not found.eviction_hold else None,
@@ -155,6 +160,8 @@ def health_document(found: ClusterStatus) -> dict[str, object]:
         "alive": count_alive(found),
         "moving_partitions": found.moving_partitions,
         "owed_chunks": sum(answer.owed_chunks for answer in answers),
+        "missing_chunks": sum(answer.missing_chunks for answer in answers),
+        "surplus_chunks": sum(answer.surplus_chunks for answer in answers),
         "corrupt_chunks": sum(answer.corrupt_chunks for answer in answers),
         "unsynced_partitions": sum(answer.unsynced_partitions for answer in answers),
         "lost_partitions": sum(answer.lost_partitions for answer in answers),
@@ -194,6 +201,7 @@ def health_lines(found: ClusterStatus) -> list[str]:
     if owed:
         how = "until the members that are away return" if away else "they are being repaired"
         lines.append(f"{count_text(owed, 'chunk')} with fewer than {found.copies_wanted} copies: {how}")
+    lines.extend(rebalance_lines(answers))
     if found.moving_partitions:
         lines.append(moving_line(found, sum(answer.unsynced_partitions for answer in answers)))
     corrupt = sum(answer.corrupt_chunks for answer in answers)
@@ -202,6 +210,19 @@ def health_lines(found: ClusterStatus) -> list[str]:
     lines.extend(sorted({notice for answer in answers for notice in answer.notices}))
     if not lines:
         lines.append(f"healthy: new files are kept in {count_text(found.copies_wanted, 'copy', 'copies')}")
+    return lines
+
+
+def rebalance_lines(answers: Sequence[Status]) -> list[str]:
+    """Return what copies are not where they belong, and who leaves them there."""
+    missing, surplus = sum(each.missing_chunks for each in answers), sum(each.surplus_chunks for each in answers)
+    lines = []
+    if missing or surplus:
+        copies = count_text(missing, "copy", "copies")
+        lines.append(f"{copies} still to come to where they belong, {surplus} elsewhere to be given up after that")
+    paused = sorted(printable(each.name) for each in answers if each.is_rebalance_paused)
+    if paused:
+        lines.append(f"rebalancing is paused on {', '.join(paused)}: `shoal rebalance resume` lets it go on")
     return lines
 
 

@@ -144,6 +144,10 @@ class BlockingClient:
         """Go on without members that are gone for good, as another cluster, or tell what that costs."""
         return self._loop.run(self._client.force(gone, begin=begin))
 
+    def set_rebalance(self, *, paused: bool) -> tuple[str, ...]:
+        """Have all members stop, or go on, moving copies of which there are enough; return the names of those that did not answer."""
+        return self._loop.run(self._client.set_rebalance(paused=paused))
+
     def _each(self, items: AsyncIterator[T]) -> Iterator[T]:
         async def some() -> list[T]:
             batch: list[T] = []

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from peer.care.throttle import Throttle
 from peer.errors import Refused
 from peer.files.access import TRY_SECONDS, Access, milliseconds
 from peer.files.quorum import collect
@@ -34,6 +35,7 @@ from protocol.messages import (
     DigestsAre,
     ListedChunk,
     MemberState,
+    Purpose,
 )
 
 log = logging.getLogger(__name__)
@@ -42,12 +44,22 @@ log = logging.getLogger(__name__)
 class ChunkService:
     """The chunks of one holder, as its peers and clients may use them."""
 
-    def __init__(self, access: Access, chunks: ChunkStore, faults: Faults, state: Callable[[NodeId], MemberState]) -> None:
-        """`state` says what a node is held to be."""
+    def __init__(
+        self,
+        access: Access,
+        chunks: ChunkStore,
+        faults: Faults,
+        state: Callable[[NodeId], MemberState],
+        outgoing: Throttle,
+        is_rebalance_paused: Callable[[], bool],
+    ) -> None:
+        """`state` says what a node is held to be; `outgoing` bounds what others fetch to hold it."""
         self._access = access
         self._chunks = chunks
         self._faults = faults
         self._state = state
+        self._outgoing = outgoing
+        self._is_rebalance_paused = is_rebalance_paused
         self._storing = 0
 
     @property
@@ -87,11 +99,15 @@ class ChunkService:
             raise Refused(ErrorCode.FULL, "no node took the chunk")
         return ChunkStored(tuple(sorted(holders)))
 
-    async def get(self, request: ChunkGet) -> Served:
-        """Return a chunk.
+    async def get(self, request: ChunkGet, deadline: float) -> Served:
+        """Return a chunk; one that is fetched to be held when it is its turn.
 
         Raises: Refused.
         """
+        if request.purpose is Purpose.REBALANCE and self._is_rebalance_paused():
+            raise Refused(ErrorCode.UNAVAILABLE, "rebalancing is paused here")
+        if request.purpose is not Purpose.READ and not await self._outgoing.take(await self._chunks.size(request.chunk_id), deadline):
+            raise Refused(ErrorCode.BUSY, "others fetch as much as this holder may give")
         try:
             data = await self._chunks.get(request.chunk_id)
         except ChunkCorrupt:

@@ -44,7 +44,7 @@ from protocol.errors import ErrorCode, InvalidPath
 from protocol.hashing import Buffer
 from protocol.identity import OP_ID_BYTES, ChunkId, NodeId, OpId
 from protocol.manifest import NO_CONTENT, Content, chunk_count, chunk_matches, chunk_partition, chunk_span
-from protocol.messages import ChunksHave, ChunksHeld, Force, Forced, Forget, Published, RowPublish
+from protocol.messages import ChunksHave, ChunksHeld, Force, Forced, Forget, Published, RebalanceSet, RowPublish
 from protocol.paths import ROOT, ancestors, join, name_of, normalise, parent_of, row_partition
 from protocol.versions import Dot, Kind, Row, Version, context_of, find_operation, siblings, winner
 
@@ -414,6 +414,20 @@ class Operations:
             assert isinstance(reply.message, Forced)
             return reply.message
         raise WrongUsage("that are all members: at least one has to stay")
+
+    async def set_rebalance(self, *, paused: bool) -> tuple[str, ...]:
+        """Have all members stop moving copies of which there are enough, or go on with it; return the names of those that did not answer.
+
+        Each remembers it, also when it starts anew. What has fewer copies than wanted is copied all the same.
+        """
+        message = RebalanceSet(milliseconds(TRY_SECONDS), paused)
+        members = self._access.layout.members
+
+        async def tell(node: NodeId) -> None:
+            await self._access.request(node, message, timeout_seconds=TRY_SECONDS)
+
+        done, _ = await collect(tuple(members), tell, lambda done: len(done) == len(members), TRY_SECONDS)
+        return tuple(sorted(member.name for node, member in members.items() if node not in done))
 
     # -- inside --------------------------------------------------------------
 

@@ -128,6 +128,11 @@ class ChunkStore:
         """Return for each chunk whether it is here, durably."""
         return [await self._index.get(chunk_id) is not None for chunk_id in chunk_ids]
 
+    async def size(self, chunk_id: ChunkId) -> int:
+        """Return the bytes of a chunk, 0 when it is not here."""
+        value = await self._index.get(chunk_id)
+        return _size(chunk_id, value) if value is not None else 0
+
     async def remove(self, chunk_id: ChunkId) -> None:
         """Remove a chunk; one that is not here is no error."""
         await self._finish(self._remove(chunk_id))

@@ -33,6 +33,7 @@ _LATEST: Final = b"layout latest"
 _SYNCED: Final = b"synced"
 _ACCEPTOR: Final = b"acceptor"
 _LEAVING: Final = b"leaving"
+_PAUSED: Final = b"rebalance paused"
 _LAYOUT: Final = b"layout/"
 _PEER: Final = b"peer/"
 _PEERS_END: Final = b"peer0"
@@ -76,6 +77,7 @@ class SystemStore:
         """How often this node has lost its rows."""
         self.lost_at = 0
         """The layout version in force when it last did, until all are here again; else 0."""
+        self.is_rebalance_paused = False
         self._synced = [0] * limits.PARTITIONS
         self._marked = self._synced
         """What the last commit under way says; it becomes `_synced` once it is durable."""
@@ -96,6 +98,7 @@ class SystemStore:
             self._reserved = self._next_counter = await self._integer(_COUNTER)
             self._latest = await self._integer(_LATEST)
             self.leave = Leave(await self._integer(_LEAVING))
+            self.is_rebalance_paused = bool(await self._integer(_PAUSED))
             synced = await self._read(_SYNCED)
             if synced is not None:
                 self._synced = self._marked = list(_STAMPS.unpack(synced))
@@ -175,6 +178,11 @@ class SystemStore:
         """Note durably how far this node is with leaving the cluster."""
         await self._promise([Put(_LEAVING, wrap(_LEAVING, bytes([leave])))])
         self.leave = leave
+
+    async def save_rebalance(self, *, paused: bool) -> None:
+        """Note durably whether copies of which there are enough stay where they are."""
+        await self._write(_PAUSED, bytes([paused]))
+        self.is_rebalance_paused = paused
 
     # -- what is synced ------------------------------------------------------
 

@@ -41,6 +41,8 @@ from protocol.messages import (
     PeersGet,
     Probe,
     ProbeIndirect,
+    Purpose,
+    RebalanceSet,
     Request,
     RowFetch,
     RowIs,
@@ -179,6 +181,13 @@ class NodeMachine(RuleBasedStateMachine):
             self._ask(ChunkGet(DEADLINE_MILLISECONDS, CHUNKS[number][0]))
 
     # -- the node itself -----------------------------------------------------
+
+    @rule(paused=st.booleans(), number=chunk_numbers, purpose=st.sampled_from(Purpose))
+    def pause_rebalance(self, paused: bool, number: int, purpose: Purpose) -> None:
+        """Somebody has copies stay where they are, or move on; and somebody else fetches one."""
+        self._ask(RebalanceSet(DEADLINE_MILLISECONDS, paused))
+        self._ask(ChunkGet(DEADLINE_MILLISECONDS, CHUNKS[number][0], purpose))
+        self._ask(StatusGet(DEADLINE_MILLISECONDS))
 
     @rule(version=st.integers(0, 5))
     def identify(self, version: int) -> None:

@@ -51,6 +51,8 @@ from protocol.messages import (
     Probe,
     ProbeIndirect,
     Published,
+    Purpose,
+    RebalanceSet,
     Request,
     RowFetch,
     RowIs,
@@ -99,6 +101,8 @@ class NodeModel:
         """The highest counter of this node's dots."""
         self.milliseconds = 0
         """The clock that `answer` goes by."""
+        self.is_rebalance_paused: bool | None = None
+        """None while nobody has said."""
         self._hlc = 0
         self._unseen: dict[str, _Unseen] = {}
 
@@ -146,6 +150,9 @@ class NodeModel:
                 return Done(), b""
             case Force():
                 return Forced(0, 0), b""
+            case RebalanceSet():
+                self.is_rebalance_paused = request.paused
+                return Done(), b""
             case RowPublish():
                 return self._publish(request), b""
             case RowMerge():
@@ -171,7 +178,7 @@ class NodeModel:
     def refusals(self, request: Request, payload: bytes = b"") -> frozenset[ErrorCode]:
         """Return with which codes the request may be refused: with one of them it must be, if there are any."""
         match request:
-            case PeersGet() | LayoutGet() | StatusGet() | ChunksHave():
+            case PeersGet() | LayoutGet() | StatusGet() | ChunksHave() | RebalanceSet():
                 return frozenset()
             case RowMerge():
                 return self._fence(request.partition, request.stamp) or self._merge_refusals(request)
@@ -193,6 +200,8 @@ class NodeModel:
                 return frozenset({ErrorCode.INVALID}) if set(request.gone) & self.layout.members.keys() else frozenset()
             case Leave():
                 return frozenset({ErrorCode.UNAVAILABLE})  # nobody is there to take over what it holds
+            case ChunkGet(purpose=Purpose.REBALANCE) if self.is_rebalance_paused:
+                return frozenset({ErrorCode.UNAVAILABLE})
             case ChunkGet():
                 return frozenset() if self.chunks.get(request.chunk_id) is not None else frozenset({ErrorCode.NOT_FOUND})
             case (
@@ -231,6 +240,10 @@ class NodeModel:
                 own = (answer.node_id, answer.cluster_id, answer.layout_version)
                 wanted = (self.node_id, self.layout.cluster_id, self.layout.version)
                 _require(own == wanted, request, answer, "a node knows who it is and what layout is in force")
+                told = self.is_rebalance_paused in (None, answer.is_rebalance_paused)
+                _require(told, request, answer, "a node does not forget whether rebalancing is paused")
+            case RebalanceSet(), Done():
+                self.is_rebalance_paused = request.paused
             case RowPublish(), Published():
                 self._judge_published(request, answer)
             case RowMerge(), Done():
@@ -464,6 +477,7 @@ class NodeModel:
             node_id=self.node_id, name=self.info.name, cluster_id=self.layout.cluster_id, layout_version=self.layout.version,
             uptime_seconds=0, chunks=len(chunks), chunk_bytes=sum(map(len, chunks)), rows=len(rows), capacity_bytes=0, free_bytes=0,
             corrupt_chunks=0, owed_chunks=0, unsynced_partitions=0, lost_partitions=0, evict_seconds=600, peers=(), notices=(),
+            is_rebalance_paused=bool(self.is_rebalance_paused),
         )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def settled(host: Host) -> dict[str, object]:
         status.update(host.status())
         health = status["health"]
         assert isinstance(health, dict)
-        return not (health["owed_chunks"] or health["moving_partitions"] or health["unsynced_partitions"])
+        return not (health["owed_chunks"] or health["missing_chunks"] or health["moving_partitions"] or health["unsynced_partitions"])
 
     wait_until(is_settled, HEAL_SECONDS, lambda: f"{host.name} does not settle: {status}")
     return status

@@ -97,6 +97,8 @@ from protocol.messages import (
     ProbeIndirect,
     Published,
     PulledRows,
+    Purpose,
+    RebalanceSet,
     Request,
     Role,
     RowFetch,
@@ -172,7 +174,8 @@ EXAMPLES: tuple[Message, ...] = (
     SyncReport(10_000, 6, pack_partitions([0, 9, 4095])),
     StatusGet(2000),
     Status(
-        A, "ada", CLUSTER, 6, 3600, 12, 1 << 20, 4, 1 << 40, 1 << 39, 0, 1, 4, 3, 600, (PeerStatus(B, MemberState.DEAD, 40),), ("hello",)
+        A, "ada", CLUSTER, 6, 3600, 12, 1 << 20, 4, 1 << 40, 1 << 39, 0, 1, 4, 3, 600, (PeerStatus(B, MemberState.DEAD, 40),), ("hello",),
+        5, 6, True,
     ),
     Leave(5000),
     Leaving(4096, 12, 3_145_728, False, "what this node holds has to be confirmed by ben as well: away"),
@@ -190,7 +193,7 @@ EXAMPLES: tuple[Message, ...] = (
     PulledRows((ROW,), False),
     ChunkPut(12_000, CHUNK, True),
     ChunkStored((A, B, C)),
-    ChunkGet(10_000, CHUNK),
+    ChunkGet(10_000, CHUNK, Purpose.TOP_UP),
     ChunkData(),
     ChunksHave(2000, (CHUNK, chunk_id_of(ChunkTag.MANIFEST, CHUNK))),
     ChunksHeld(6, b"\x01"),
@@ -211,6 +214,7 @@ EXAMPLES: tuple[Message, ...] = (
     ChunkDigestsGet(2000, pack_partitions([chunk_partition(CHUNK), 9]), CHUNK[-16:]),
     ChunksList(2000, chunk_partition(CHUNK), b""),
     ChunksListed((ListedChunk(CHUNK, 8),)),
+    RebalanceSet(5000, True),
 )  # fmt: skip
 
 

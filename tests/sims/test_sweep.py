@@ -1,19 +1,21 @@
 """Chunks come to their homes by themselves: what is compared is small, what is missing is fetched by whoever lacks it, the rarest first."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from random import Random
 from typing import Any
 
 import pytest
 
 from peer.care.fetch import Fetch
+from peer.care.throttle import Throttle
 from peer.config import SWEEP_SECONDS
+from peer.files.chunk_service import ChunkService
 from peer.node import Node
 from peer.store.chunks import _index_row
 from protocol.codec import encode_header
 from protocol.hashing import plain_hash
-from protocol.identity import ChunkId
+from protocol.identity import ChunkId, NodeId
 from protocol.manifest import ChunkTag, chunk_id_of, chunk_partition
 from protocol.messages import ChunkDigestsGet, ChunkGet, ChunkPut, ChunksHave, ChunksList
 from sims.formed import switch_on
@@ -44,8 +46,13 @@ class Heard:
         return sum(isinstance(request, kind) for request in self.requests)
 
 
+LARGE = range(1000, 1100)
+LARGE_BYTES = 256 * 1024
+LIMIT = 2_000_000
+
+
 def chunk(number: int) -> tuple[ChunkId, bytes]:
-    data = Random(number).randbytes(1000)
+    data = Random(number).randbytes(LARGE_BYTES if number in LARGE else 1000)
     return chunk_id_of(ChunkTag.DATA, data), data
 
 
@@ -96,9 +103,9 @@ def test_with_twenty_thousand_chunks_in_place_a_sweep_asks_each_member_once(monk
         await asyncio.sleep(3 * SWEEP_SECONDS)
         heard.requests.clear()
         heard.bytes = 0
-        await asyncio.sleep(10 * SWEEP_SECONDS)
+        await asyncio.sleep(5 * SWEEP_SECONDS)
         assert {type(request) for request in heard.requests} == {ChunkDigestsGet}
-        assert len(heard.requests) <= 10 * 3 * 2
+        assert len(heard.requests) <= 5 * 3 * 2
         assert heard.bytes <= len(heard.requests) * 1200
         assert all(world.node(name).sweep.owed_chunks == 0 for name in THREE)
         world.crash("c")
@@ -179,7 +186,8 @@ def test_a_copy_that_is_needed_elsewhere_is_kept_while_a_home_is_away() -> None:
         await give(world, "d", number)
         await asyncio.sleep(2 * SWEEP_SECONDS)
         assert await holders(world, number) == homes(world, number) - {away} | {"d"}
-        assert sum(world.node(name).sweep.owed_chunks for name in NAMES if name != away) == 1
+        assert sum(world.node(name).sweep.owed_chunks for name in NAMES if name != away) == 0  # three copies are three copies
+        assert world.node("d").sweep.surplus_chunks() == 1
         await world.restart(away)
         await until_home(world, number, 20.0)
 
@@ -210,8 +218,8 @@ def test_what_has_the_fewest_copies_comes_first() -> None:
 
     original = Fetch._fetch
 
-    async def fetch(self: Fetch, chunk_id: ChunkId, node: Any) -> bool:
-        has_come = await original(self, chunk_id, node)
+    async def fetch(self: Fetch, chunk_id: ChunkId, node: Any, purpose: Any) -> bool:
+        has_come = await original(self, chunk_id, node, purpose)
         arrived.append(chunk_id)
         return has_come
 
@@ -222,3 +230,94 @@ def test_what_has_the_fewest_copies_comes_first() -> None:
 
 async def nothing(*_: Any) -> bool:
     return False
+
+
+# -- paused and bounded -------------------------------------------------------
+
+
+def test_a_pause_keeps_copies_where_they_are_but_for_those_that_are_too_few_and_outlives_a_restart() -> None:
+    async def story(world: World) -> None:
+        await formed(world, NAMES[:4])
+        client = await world.client("a")
+        assert await client.set_rebalance(paused=True) == ()
+        for name in NAMES[:4]:
+            world.crash(name)
+            await world.restart(name)
+        for number in range(60):
+            for name in homes(world, number):
+                await give(world, name, number)
+        rare = next(number for number in range(100, 200) if "d" in homes(world, number))
+        await world.start("e")  # nobody has told it of the pause
+        await world.members(5)
+        await asyncio.sleep(2 * SWEEP_SECONDS)
+        mine = [number for number in range(60) if "e" in homes(world, number)]
+        assert len(mine) > 20
+        assert not [number for number in mine if "e" in await holders(world, number)]
+        assert world.node("e").fetch.missing_chunks == len(mine)
+        status = await client.status()
+        told = {member.name: member.status.is_rebalance_paused for member in status.members if member.status is not None}
+        assert told == dict.fromkeys(NAMES[:4], True) | {"e": False}
+        assert sum(member.status.surplus_chunks for member in status.members if member.status is not None) == len(mine)
+        assert sum(world.node(name).sweep.owed_chunks for name in NAMES) == 0
+        await give(world, "d", rare)
+        await until_home(world, rare, 2 * SWEEP_SECONDS)
+        assert not [number for number in mine if "e" in await holders(world, number)]
+        assert await client.set_rebalance(paused=False) == ()
+        for number in range(60):
+            await until_home(world, number, 2 * SWEEP_SECONDS)
+        assert world.node("e").fetch.missing_chunks == sum(world.node(name).sweep.surplus_chunks() for name in NAMES) == 0
+
+    World(6).run(story, seconds_max=1200.0)
+
+
+def most_in_a_second(moves: list[tuple[float, int]]) -> int:
+    return max(sum(size for at, size in moves if begin <= at < begin + 1.0) for begin, _ in moves)
+
+
+def test_in_no_second_more_moves_than_the_limit_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone: dict[NodeId, list[tuple[float, int]]] = defaultdict(list)
+    come: dict[NodeId, list[tuple[float, int]]] = defaultdict(list)
+    begun: dict[Throttle, list[tuple[float, int]]] = defaultdict(list)
+    take, get, fetch = Throttle.take, ChunkService.get, Fetch._fetch
+
+    async def taking(self: Throttle, size: int, *until: float) -> bool:
+        if may_begin := await take(self, size, *until):
+            begun[self].append((asyncio.get_running_loop().time(), size))
+        return may_begin
+
+
+    async def getting(self: ChunkService, request: ChunkGet, deadline: float) -> Any:
+        served = await get(self, request, deadline)
+        gone[self._access.node_id].append((asyncio.get_running_loop().time(), len(served[1])))  # type: ignore[index, arg-type]
+        return served
+
+    async def fetching(self: Fetch, chunk_id: ChunkId, node: Any, purpose: Any) -> bool:
+        has_come = await fetch(self, chunk_id, node, purpose)
+        come[self._access.node_id].append((asyncio.get_running_loop().time(), await self._chunks.size(chunk_id) if has_come else 0))
+        return has_come
+
+    monkeypatch.setattr(Throttle, "take", taking)
+    monkeypatch.setattr(ChunkService, "get", getting)
+    monkeypatch.setattr(Fetch, "_fetch", fetching)
+
+    async def story(world: World) -> None:
+        world.background_bytes_per_second = LIMIT
+        await formed(world, NAMES[:4])
+        await give(world, "a", *LARGE)  # three fetch from one
+        for number in LARGE:
+            await until_home(world, number, 200.0)
+        is_not_slower_than_it_may(gone[world.node("a").node_id])
+        await world.start("e")  # one fetches from four
+        await world.members(5)
+        for number in LARGE:
+            await until_home(world, number, 200.0)
+        is_not_slower_than_it_may(come[world.node("e").node_id])
+
+    def is_not_slower_than_it_may(moves: list[tuple[float, int]]) -> None:
+        moved, seconds = sum(size for _, size in moves), moves[-1][0] - moves[0][0]
+        assert moved > 5 * LIMIT
+        assert seconds < 1.3 * moved / LIMIT
+
+    World(7).run(story, seconds_max=1200.0)
+    assert max(map(most_in_a_second, begun.values())) <= LIMIT
+    assert max(map(most_in_a_second, (*gone.values(), *come.values()))) <= LIMIT + LARGE_BYTES  # one may have been on its way

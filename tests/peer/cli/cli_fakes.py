@@ -22,6 +22,9 @@ class FakeClient:
     versions: dict[str, str] = field(default_factory=dict)
     begins: list[int] = field(default_factory=list)
     status_found: ClusterStatus | None = None
+    is_rebalance_paused: bool | None = None
+    silent: tuple[str, ...] = ()
+    """Members that do not answer."""
 
     def made(self, path: str) -> Entry:
         kind = "dir" if path in self.folders else "file"
@@ -120,6 +123,11 @@ class FakeClient:
             self.status_found = replace(self.status_found, cluster_id=b"\xee" * 16, members=staying, former=former)
             raise OutcomeUnknown("the link has ended")  # as it may, once it is done
         return Forced(4096, 12)
+
+    async def set_rebalance(self, *, paused: bool) -> tuple[str, ...]:
+        self._fail()
+        self.is_rebalance_paused = paused
+        return self.silent
 
     def _fail(self) -> None:
         if self.failure is not None:

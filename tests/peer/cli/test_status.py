@@ -41,6 +41,9 @@ def test_a_healthy_cluster_says_so(shoal, client):
         (cluster(member("ada", owed_chunks=2), member("ben"), member("cleo")), "2 chunks with fewer than 3 copies"),
         (cluster(member("ada", corrupt_chunks=1), member("ben"), member("cleo")), "1 copy"),
         (cluster(member("ada"), member("ben"), member("cleo"), moving=7), "7 partitions"),
+        (cluster(member("ada", missing_chunks=1), member("ben", missing_chunks=2)), "3 copies still to come to where they belong"),
+        (cluster(member("ada", surplus_chunks=4), member("ben")), "4 elsewhere to be given up"),
+        (cluster(member("ada"), member("ben", is_rebalance_paused=True)), "paused on ben: `shoal rebalance resume`"),
     ],
 )
 def test_what_is_wrong_is_said(shoal, client, found, text):
@@ -105,3 +108,28 @@ def test_a_dead_member_is_forgotten_by_name_or_id(shoal, client):
         client.status_found = cluster(member("ada"), member("ben"), gone("cleo", 5))
         done = shoal("forget", who)
         assert (done.exit_code, done.stdout) == (0, "cleo is left out: what it held is copied to the others\n")
+
+
+# -- rebalance ---------------------------------------------------------------
+
+
+def test_rebalancing_is_paused_and_resumed_on_all_members(shoal, client):
+    done = shoal("rebalance", "pause")
+    assert (done.exit_code, client.is_rebalance_paused) == (0, True)
+    assert "what has too few is copied all the same" in done.stdout
+    done = shoal("rebalance", "resume", "--json")
+    assert (done.exit_code, client.is_rebalance_paused, json.loads(done.stdout)["event"]) == (0, False, "resumed")
+
+
+def test_members_that_do_not_hear_of_a_pause_are_named(shoal, client):
+    client.silent = ("ben", "cleo")
+    done = shoal("rebalance", "pause")
+    assert (done.exit_code, done.stderr.count("\n")) == (4, 1)
+    assert "ben, cleo" in done.stderr
+
+
+def test_what_moves_and_who_is_paused_is_in_the_document(shoal, client):
+    client.status_found = cluster(member("ada", missing_chunks=1, surplus_chunks=4), member("ben", is_rebalance_paused=True))
+    document = json.loads(shoal("status", "--json").stdout)
+    assert (document["health"]["missing_chunks"], document["health"]["surplus_chunks"]) == (1, 4)
+    assert [each["rebalance_paused"] for each in document["members"]] == [False, True]

@@ -315,6 +315,8 @@ def test_a_node_whose_folder_was_put_back_ends_with_75_in_one_line_and_is_anothe
         ("--capacity", "0"),
         ("--capacity", "99999999P"),
         ("--capacity", ""),
+        ("--background-rate", "fast"),
+        ("--background-rate", "10K"),
         ("--name", "a b"),
         ("--key-file", "/none"),
         ("--discover-on", "nonsense"),

@@ -51,32 +51,35 @@ class LostRowsDoNotVote(Oracle):
         before = latest_layout([machine])
         session: Session | None = None
         due = [write for write in self.history.writes if write.outcome == OK and write.version]
-        while due := [write for write in due if self._is_replica(machine, node_id, write, before)]:
+        while due:
             await asyncio.sleep(PAUSE_SECONDS)
             if machine.node is None:
                 continue
             if machine.node.node_id != node_id:
                 return
+            layout = latest_layout([machine])
+            due = [write for write in due if self._is_replica(node_id, write, before, layout)]
             try:
                 session = session or await self.world.session(host, machine.name)
             except Unavailable:
                 continue
             asked, due = due[:ASKED_AT_ONCE], due[ASKED_AT_ONCE:]
             for write in asked:
-                if not await self._has_voted(host, session, machine, node_id, write):
+                if not await self._has_voted(host, session, machine, node_id, layout, write):
                     due.append(write)
 
-    def _is_replica(self, machine: Machine, node_id: NodeId, write: Write, before: Layout) -> bool:
-        """Return whether a machine has been a replica of a row all the time: of a newcomer nothing is expected."""
-        layout, partition = latest_layout([machine]), row_partition(write.path)
+    def _is_replica(self, node_id: NodeId, write: Write, before: Layout, layout: Layout) -> bool:
+        """Return whether a node has been a replica of a row all the time: of a newcomer nothing is expected."""
+        partition = row_partition(write.path)
         return node_id in before.old_set(partition) and layout.replica_sets(partition) == before.replica_sets(partition)
 
-    async def _has_voted(self, host: str, session: Session, machine: Machine, node_id: NodeId, write: Write) -> bool:
+    async def _has_voted(
+        self, host: str, session: Session, machine: Machine, node_id: NodeId, layout: Layout, write: Write
+    ) -> bool:
         partition = row_partition(write.path)
-        stamp = latest_layout([machine]).cfg(partition)
 
         async def ask() -> RowIs:
-            message = RowFetch(int(ASK_SECONDS * 1000), partition, stamp, write.path, full=True)
+            message = RowFetch(int(ASK_SECONDS * 1000), partition, layout.cfg(partition), write.path, full=True)
             reply = await session.request(node_id, message, timeout_seconds=ASK_SECONDS)
             assert isinstance(reply.message, RowIs)
             return reply.message

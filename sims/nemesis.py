@@ -9,14 +9,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from random import Random
 
-from peer.errors import ConnectFailed, DiskError, StorageFailed
+from peer.errors import ConnectFailed, DiskError, LinkLost, RequestFailed, StorageFailed, Unavailable
+from peer.node import Left
 from protocol.hashing import plain_hash
-from protocol.identity import node_id_of
+from protocol.identity import NodeId, node_id_of
+from protocol.messages import Leave
 from sims.disk import TOTAL_BYTES
 from sims.garbage import GARBAGE, GarbageSender
 from sims.network import SimNetwork
 from sims.oracles import Violation
-from sims.plan import DAMAGING, Fault, Plan
+from sims.plan import DAMAGING, RETURNS, Fault, Plan
 from sims.world import PORT, Machine, World
 
 SLOW_DISK = 100.0
@@ -24,6 +26,10 @@ FULL_DISK_BYTES = 1
 STORM_UP_SECONDS = 0.3
 GARBAGE_SECONDS = 2.0
 """A node says no to what cannot be a frame as soon as it sees it, long before it misses a hello."""
+ASK_SECONDS = 5.0
+ASK_AGAIN_SECONDS = 3.0
+LEAVE_SECONDS = 90.0
+"""Who leaves has left by then, once everything is mended and nobody is dead whom the others would have to ask."""
 
 
 class Nemesis:
@@ -35,12 +41,18 @@ class Nemesis:
         self._plan = plan
         self._clients = clients
         self._tasks: list[asyncio.Task[None]] = []
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        """Who was asked to leave, until he has: also when nothing else goes wrong any more."""
+        self._agreed: set[str] = set()
+        """Who has said that he leaves."""
+        self._away: set[str] = set()
+        """Who has left, and is not switched on."""
         self._is_over = False
         world.on_stopped = self._stopped
 
     def check(self) -> None:
         """Raise what a fault has raised that has ended."""
-        for task in self._tasks:
+        for task in (*self._tasks, *self._leaving.values()):
             if task.done() and not task.cancelled():
                 task.result()
 
@@ -67,6 +79,19 @@ class Nemesis:
                 world.crash(name, silent=True)
         world.trace.note("world", "mended", gone=",".join(self._plan.gone) or "nobody")
         await asyncio.gather(*(self._start(name) for name in world.machines if name not in self._plan.gone))
+
+    async def until_left(self) -> None:
+        """Wait until who is leaving has left.
+
+        Raises: Violation (I27) when that does not come to an end, and nobody is dead who would have to confirm what the leaver held.
+        """
+        give_up_at = self._world.loop.time() + LEAVE_SECONDS
+        while leaving := sorted(self._agreed & set(self._leaving)):
+            if self._world.loop.time() >= give_up_at:
+                if not (self._plan.gone or self._plan.fragile):
+                    raise Violation("I27", f"{', '.join(leaving)} cannot leave, though everything is mended", self._world.loop.time())
+                return
+            await asyncio.sleep(0.5)
 
     # -- one fault -----------------------------------------------------------
 
@@ -95,6 +120,50 @@ class Nemesis:
     async def _join(self, fault: Fault, random: Random) -> None:
         self._count(fault)
         await self._start(self._world.machine(fault.machines[0]).name)
+
+    async def _leave(self, fault: Fault, random: Random) -> None:
+        name = fault.machines[0]
+        while (machine := self._world.machines.get(name)) is None or machine.node is None:
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+        if name in self._leaving:
+            return
+        node_id = machine.node.node_id
+        self._leaving[name] = asyncio.get_running_loop().create_task(self._leave_taken(machine, node_id, fault))
+        while name in self._leaving and not await self._asked_to_leave(machine, node_id):
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+        self._count(fault)
+        self._agreed.add(name)
+
+    async def _asked_to_leave(self, machine: Machine, node_id: NodeId) -> bool:
+        """Ask a node to leave, as `shoal leave` beside it does; return whether it has agreed."""
+        try:
+            session = await self._world.session(f"owner-{machine.name}#1", machine.name)
+            try:
+                await session.request(node_id, Leave(int(ASK_SECONDS * 1000)), timeout_seconds=ASK_SECONDS)
+            finally:
+                await session.close()
+        except (Unavailable, RequestFailed, LinkLost, TimeoutError):
+            return False
+        return True
+
+    async def _leave_taken(self, machine: Machine, node_id: NodeId, fault: Fault) -> None:
+        """Stop a node once it has left, as `shoal up` does. Where it loses its power just then its next start is that of another node."""
+        while machine.node is None or (Left() not in machine.events and machine.node.node_id == node_id):
+            await asyncio.sleep(0.2)
+        has_left = Left() in machine.events
+        if has_left:
+            machine.events.remove(Left())
+            self._away.add(machine.name)
+            stopping = asyncio.get_running_loop().create_task(self._world.stop(machine.name))
+            while machine.is_up and not stopping.done():  # it may lose its power meanwhile
+                await asyncio.sleep(0.2)
+        del self._leaving[machine.name]
+        if has_left and fault.number == RETURNS and not self._is_over:
+            self._later(fault.seconds, partial(self._come_back, machine.name))
+
+    async def _come_back(self, name: str) -> None:
+        self._away.discard(name)
+        await self._start(name)
 
     async def _stop(self, fault: Fault, random: Random) -> None:
         machine = self._machine(fault)
@@ -174,6 +243,23 @@ class Nemesis:
             self._world.crash(machine.name)
         self._world.put_back(machine.name, snapshot)
         await self._start_again(machine.name, 0.0)
+
+    async def _clone(self, fault: Fault, random: Random) -> None:
+        name, copy = fault.machines
+        machine = self._machine(fault)
+        is_instead = fault.number % 2 == 1
+        if is_instead and machine.is_up:
+            self._world.crash(name)
+        self._world.machine(copy)
+        self._world.put_back(copy, self._world.snapshot(name))
+        if not is_instead:
+            await asyncio.sleep(fault.seconds)
+        self._count(fault)
+        await self._start(copy)
+        if is_instead:
+            await asyncio.sleep(fault.seconds)
+            self._count(fault)
+            await self._start(name)
 
     async def _lost_index(self, fault: Fault, random: Random) -> None:
         machine = self._machine(fault)
@@ -337,7 +423,7 @@ class Nemesis:
         self.injected[fault.kind] += 1
         if fault.kind in DAMAGING:
             for name in fault.machines:
-                self._world.machines[name].lossy_at = self._world.loop.time()
+                self._world.machine(name).lossy_at = self._world.loop.time()
         number = {"n": fault.number} if fault.number else {}
         self._world.trace.note(",".join(fault.machines) or "world", "fault", what=fault.kind, seconds=f"{fault.seconds:g}", **number)
 
@@ -359,7 +445,7 @@ class Nemesis:
 
     async def _start(self, name: str) -> None:
         """Start a node unless one runs. It begins in a task of its own: a start during which power fails never ends."""
-        if self._is_up(name):
+        if self._is_up(name) or name in self._away:
             return
         task = asyncio.get_running_loop().create_task(self._boot(name))
         await asyncio.sleep(0)

@@ -46,18 +46,26 @@ FAULTS: Final[Mapping[str, str]] = {
     "lost-rows": "the database of rows is lost or damaged while the node does not run",
     "wipe": "the machine comes back with an empty disk",
     "rollback": "the machine loses its power and comes back with the disk that it had when this began",
+    "clone": "a copy of the disk is started: beside the machine, or in its place, and the machine comes back later",
     "join": "a machine that nobody has seen before joins, and stays",
+    "leave": "a machine leaves the cluster in good order, for good or to join again as a fresh one",
     "clock-jump": "the wall clock jumps",
     "garbage": "somebody with the key sends a machine bytes that are no protocol, or lengths that are too large",
     "client-death": "a client process dies in the middle of what it does",
 }
 """Every kind of fault, and what it is."""
-_MACHINES: Final = {"client-death": 0, "swizzle": 0, "reset": 2, "slow-link": 2}
+_MACHINES: Final = {"client-death": 0, "swizzle": 0, "reset": 2, "slow-link": 2, "clone": 2}
 """So many machines does a fault need that does not need one."""
-DAMAGING: Final = ("lying-disk", "rot-chunk", "rot-row", "unreadable", "misdirect", "lost-index", "lost-rows", "wipe", "rollback")
+DAMAGING: Final = ("lying-disk", "rot-chunk", "rot-row", "unreadable", "misdirect", "lost-index", "lost-rows", "wipe", "rollback", "clone")
 """Faults that only machines of `Plan.fragile` may meet."""
-RETIRING: Final = ("wipe", "rollback")
+RETIRING: Final = ("wipe", "rollback", "clone")
 """Faults after which a machine begins anew as another one."""
+CHANGES: Final = ("join", "leave", "clone")
+"""Changes of membership: they are drawn for themselves."""
+CUTS: Final = ("partition", "one-way", "bridge", "swizzle", "slow-link")
+"""Two machines of one id that do not meet, each with half of the others, would be two majorities: no copy of a disk runs beside these."""
+RETURNS: Final = 1
+"""The number of a `leave` after which the machine comes back; the seconds are those it stays away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,8 @@ class Plan:
     """Machines that are gone for good when everything else is mended."""
     fragile: tuple[str, ...] = ()
     """Machines whose disks may damage or lose what they have."""
+    evict_after: float = 0.0
+    """How long a dead member is waited for until it is left out; 0: as long as in reality, which is longer than any run."""
     label_share: float = 0.25
     call_share: float = 0.05
     operations: tuple[Operation, ...] = ()
@@ -124,18 +134,22 @@ class Plan:
         lossy = [*self.fragile, *self.gone]  # who is both counts twice: an identity is lost, and then its successor
         if not names.issuperset(lossy):
             return f"it has machines {', '.join(sorted(set(lossy) - names))} that the cluster does not have"
-        if len(lossy) > LOSSES_MAX:
-            return f"it asks for {len(lossy)} losses of what machines have, and the promise holds for {LOSSES_MAX}"
-        if not (1 <= self.machines <= len(NAMES) and self.clients >= 1 and self.seconds >= 0):
+        leavers = {name for fault in self.faults if fault.kind == "leave" for name in fault.machines[:1]} & names
+        most = losses_max(self.machines, len(leavers), self.evict_after)
+        if len(lossy) > most:
+            return f"it asks for {len(lossy)} losses of what machines have, and the promise holds for {most}"
+        if not (1 <= self.machines <= len(NAMES) and self.clients >= 1 and min(self.seconds, self.evict_after) >= 0):
             return f"a plan has 1 to {len(NAMES)} machines, a client at least, and lasts for a while"
         for fault in self.faults:
             if fault.kind not in FAULTS:
                 return f"there is no fault {fault.kind!r}"
             if fault.kind == "slow-link" and fault.number < 1:
                 return f"a slow link at {fault.at} lets at least 1 byte per second pass"
-            if fault.kind == "join" and (not set(NAMES[self.machines :]).issuperset(fault.machines) or _has_joined(fault, self.faults)):
+            new = _newcomers(fault)
+            others = {name for other in self.faults if other is not fault for name in _newcomers(other)}
+            if not set(NAMES[self.machines :]).issuperset(new) or others.intersection(new):
                 return f"{fault.kind} at {fault.at} is of a machine that the cluster has already, or that has no name"
-            if fault.kind != "join" and not names.issuperset(fault.machines):
+            if not set(NAMES if fault.kind == "leave" else (*self.names, *new)).issuperset(fault.machines):
                 return f"{fault.kind} at {fault.at} is for machines that the cluster does not have"
             if len(fault.machines) < _MACHINES.get(fault.kind, 1):
                 return f"{fault.kind} at {fault.at} is for too few machines"
@@ -143,7 +157,9 @@ class Plan:
                 return f"{fault.kind} at {fault.at} has a moment, a duration or a number below 0"
             if fault.kind == "client-death" and fault.number >= self.clients:
                 return f"{fault.kind} at {fault.at} is of a client that there is not"
-            if fault.kind in DAMAGING and not set(self.fragile).issuperset(fault.machines):
+            if fault.kind == "clone" and any(other.kind in CUTS for other in self.faults):
+                return f"{fault.kind} at {fault.at} is in a run in which machines are cut off: those of one id have to meet"
+            if fault.kind in DAMAGING and not set(self.fragile).issuperset(set(fault.machines) - set(new)):
                 return f"{fault.kind} at {fault.at} damages a machine that is not among the fragile ones"
             if _is_second_loss(fault, [each for each in self.faults if each.at < fault.at]):
                 return f"{fault.kind} at {fault.at} damages a machine that was wiped or put back before: it has lost enough"
@@ -230,6 +246,13 @@ JOIN_SHARE: Final = 0.3
 """Each of JOINERS_MAX machines beyond those of the cluster turns up in so many runs."""
 DAMAGE_SHARE: Final = 0.5
 """In so many runs disks do worse than to lose power."""
+CHANGING_SHARE: Final = 0.3
+"""In so many runs members leave, are left out when they are away, or meet a copy of themselves."""
+LONG_SHARE: Final = 0.3
+LONG_SECONDS: Final = 120.0
+"""So many of these go on for so long: somebody may join, leave and join again."""
+COPIED_SHARE: Final = 0.4
+EVICT_AFTER: Final = (0.0, 6.0, 12.0, 25.0)
 
 
 @dataclass(slots=True)
@@ -243,7 +266,10 @@ class _Mood:
 
 def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, planted: str = "") -> Plan:
     """Return the plan of the swarm that `seed` stands for."""
-    random = Random(f"plan {seed}")
+    random, changes = Random(f"plan {seed}"), Random(f"changes {seed}")
+    is_changing = changes.random() < CHANGING_SHARE
+    if is_changing and changes.random() < LONG_SHARE:
+        seconds = max(seconds, LONG_SECONDS)
     names = NAMES[:machines]
     lossy = random.sample(names, min(LOSSES_MAX, machines - 1)) if random.random() < 0.8 and machines > 2 else []  # of two both are needed
     gone = tuple(sorted(name for name in lossy if random.random() < 0.4))
@@ -261,7 +287,7 @@ def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, plant
         if not _is_second_loss(fault, faults):
             faults.append(fault)
     faults += _joins(Random(f"joins {seed}"), NAMES[machines : machines + JOINERS_MAX], seconds)
-    return Plan(
+    plan = Plan(
         seed=seed,
         machines=machines,
         clients=clients,
@@ -275,15 +301,55 @@ def plan_from_seed(seed: int, *, machines: int = 5, seconds: float = 40.0, plant
         faults=tuple(sorted(faults, key=lambda fault: fault.at)),
         planted=planted,
     )
+    return _changing(plan, changes) if is_changing else plan
+
+
+def losses_max(machines: int, leavers: int, evict_after: float) -> int:
+    """Return how many of `machines` machines may lose what they have or be gone, if so many of them leave.
+
+    The others have to be a majority in any case. Who is away may be left out, down to as many members as a chunk has copies.
+    """
+    staying = (min(machines, LOSSES_MAX + 1) if evict_after else machines) - leavers
+    return min(LOSSES_MAX, max(0, (staying - 1) // 2)) if leavers or evict_after else LOSSES_MAX
+
+
+def _changing(plan: Plan, random: Random) -> Plan:
+    """Return a plan with changes of membership, and no more losses than these allow."""
+    evict_after = random.choice(EVICT_AFTER)
+    joined = {fault.machines[0]: fault.at for fault in plan.faults if fault.kind == "join"}
+    spare = [name for name in NAMES[plan.machines :] if name not in joined]
+    copied = random.choice(plan.names) if spare and random.random() < COPIED_SHARE else ""
+    leavers = random.sample(plan.names, min(random.choice((0, 1, 1, 2)), plan.machines))
+    most = losses_max(plan.machines, len(leavers), evict_after)
+    copied = copied if most else ""
+    changes = []
+    for name in [*leavers, *(name for name in joined if random.random() < 0.5)]:
+        at = round(random.uniform(joined.get(name, 0.0), plan.seconds), 3)
+        changes.append(Fault(at, "leave", (name,), round(random.uniform(0.0, 20.0), 3), random.choice((0, RETURNS))))
+    faults = list(plan.faults)
+    if copied:
+        at, long = round(random.uniform(0.0, plan.seconds / 2), 3), round(random.uniform(8.0, 25.0), 3)
+        clone = Fault(at, "clone", (copied, spare[0]), long, random.randrange(2))
+        retiring = any(fault.kind in RETIRING and fault.machines[0] == copied and fault.at < at for fault in faults)
+        faults = [fault for fault in faults if fault.kind not in CUTS and not _is_second_loss(fault, [clone])]
+        changes += [clone] if not retiring else []
+    fragile = tuple(sorted([*filter(None, [copied]), *(name for name in plan.fragile if name != copied)][:most]))
+    gone = tuple(name for name in plan.gone if name != copied)[: most - len(fragile)]
+    faults = [fault for fault in faults if fault.kind not in DAMAGING or fault.machines[0] in fragile]
+    ordered = tuple(sorted([*faults, *changes], key=lambda fault: fault.at))
+    return replace(plan, faults=ordered, fragile=fragile, gone=gone, evict_after=evict_after)
+
+
+def _newcomers(fault: Fault) -> tuple[str, ...]:
+    """Return the machines that nobody has seen before a fault."""
+    return {"join": fault.machines, "clone": fault.machines[1:]}.get(fault.kind, ())
 
 
 def _is_second_loss(fault: Fault, before: Sequence[Fault]) -> bool:
     """Return whether a fault damages a machine that has lost its identity: its successor would be the next loss."""
-    return fault.kind in DAMAGING and any(each.kind in RETIRING and each.machines == fault.machines for each in before)
-
-
-def _has_joined(fault: Fault, faults: Sequence[Fault]) -> bool:
-    return any(each.kind == "join" and each is not fault and set(each.machines) & set(fault.machines) for each in faults)
+    return fault.kind in DAMAGING and any(
+        each.kind in RETIRING and each.machines[:1] == fault.machines[:1] and each.at <= fault.at for each in before
+    )
 
 
 def _joins(random: Random, names: Sequence[str], seconds: float) -> list[Fault]:
@@ -292,7 +358,7 @@ def _joins(random: Random, names: Sequence[str], seconds: float) -> list[Fault]:
 
 
 def _mood(random: Random, fragile: list[str]) -> _Mood:
-    kinds = [kind for kind in FAULTS if kind != "join" and random.random() < 0.4 and (fragile or kind not in DAMAGING)]
+    kinds = [kind for kind in FAULTS if kind not in CHANGES and random.random() < 0.4 and (fragile or kind not in DAMAGING)]
     return _Mood(kinds, [random.choice((1.0, 1.0, 3.0, 10.0)) for _ in kinds], fragile)
 
 

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from random import Random
 
-from peer.config import SWEEP_SECONDS
+from peer.config import EVICT_SECONDS, SWEEP_SECONDS
 from peer.errors import DataLost, NoSuchPath, ShoalError
 from peer.files.operations import Operations
 from protocol.paths import ROOT, ancestors
@@ -63,6 +63,7 @@ def run_plan(plan: Plan, *, trace: Trace | None = None) -> Outcome:
     """Run a plan and return what came of it, a violation included."""
     world = World(plan.seed, trace, RarePaths(plan.label_share, plan.call_share))
     outcome = Outcome(plan, world.trace)
+    world.evict_seconds = plan.evict_after or EVICT_SECONDS
     if not plan.founding:
         switch_on(world, plan.names)
     run = _Run(world, plan, outcome)
@@ -178,6 +179,7 @@ class _Run:
     async def _recover(self) -> None:
         await self._nemesis.end()
         await self._workload.until_done(OPERATION_END_SECONDS)
+        await self._nemesis.until_left()
         self._note("recovering")
         # The first operations after the mending may meet links that nobody has missed yet.
         await asyncio.sleep(RECOVERY_SECONDS)

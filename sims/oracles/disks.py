@@ -5,10 +5,12 @@ from functools import lru_cache
 
 from protocol.codec import decode_own
 from protocol.errors import RemoteProtocolError
-from protocol.identity import NodeId
+from protocol.hashing import plain_hash
+from protocol.identity import NodeId, node_id_of
 from protocol.layout import Layout
 from protocol.limits import INLINE_BYTES_MAX
 from protocol.manifest import ChunkTag, chunk_bytes_for, chunk_id_of
+from protocol.paths import name_of, parent_of, row_partition
 from protocol.versions import Row, covers
 from sims.world import Machine, World
 
@@ -25,6 +27,18 @@ def rows_of(machine: Machine) -> Iterator[tuple[bytes, Row | None]]:
             yield key, _decoded(value)
 
 
+def row_key(path: str) -> bytes:
+    """Return the key under which a node has the row of a path."""
+    return b"r" + row_partition(path).to_bytes(2, "big") + parent_of(path).encode() + b"\0" + name_of(path).encode()
+
+
+def row_under(machine: Machine, key: bytes) -> Row | None:
+    """Return the row that a machine has durably under a key; None if there is none, or none that can be read."""
+    database = machine.storage.databases.get("ns")
+    value = database.values.get(key) if database is not None else None
+    return _decoded(value) if value is not None else None
+
+
 @lru_cache(maxsize=4096)
 def _decoded(value: bytes) -> Row | None:
     try:
@@ -35,7 +49,8 @@ def _decoded(value: bytes) -> Row | None:
 
 def is_rotten(machine: Machine, key: bytes) -> bool:
     """Return whether the disk has changed what is under a key."""
-    return key in machine.storage.databases["ns"].rotten
+    database = machine.storage.databases.get("ns")
+    return database is not None and key in database.rotten
 
 
 def running(world: World) -> dict[NodeId, Machine]:
@@ -43,18 +58,37 @@ def running(world: World) -> dict[NodeId, Machine]:
     return {machine.node.node_id: machine for machine in world.machines.values() if machine.node is not None}
 
 
+def identity_on(machine: Machine) -> NodeId | None:
+    """Return the id of the node whose disk a machine has; None if there is no such thing on it."""
+    file = machine.storage.state.durable_names.get("identity")
+    return _identity(bytes(file.durable)) if file is not None else None
+
+
+@lru_cache(maxsize=256)
+def _identity(data: bytes) -> NodeId:
+    return node_id_of(plain_hash(data[VALUE_HEADER_BYTES:]))
+
+
 def latest_layout(machines: Iterable[Machine]) -> Layout:
     """Return the newest layout that any of `machines` has durably; one of them is a member."""
-    layouts = [layout for machine in machines if (layout := _layout_of(machine)) is not None]
-    return max(layouts, key=lambda layout: layout.version)
+    newest = max(machines, key=layout_version)
+    layout = layout_of(newest, layout_version(newest))
+    assert layout is not None
+    return layout
 
 
-def _layout_of(machine: Machine) -> Layout | None:
-    values = machine.storage.databases["sys"].values
-    if b"layout latest" not in values:
-        return None
-    version = values[b"layout latest"][VALUE_HEADER_BYTES:]
-    return Layout.from_bytes(values[b"layout/" + version][VALUE_HEADER_BYTES:])
+def layout_of(machine: Machine, version: int) -> Layout | None:
+    """Return a layout that a machine has durably, None if it has not."""
+    database = machine.storage.databases.get("sys")
+    record = database.values.get(b"layout/" + version.to_bytes(4, "big")) if database is not None else None
+    return Layout.from_bytes(record[VALUE_HEADER_BYTES:]) if record is not None else None
+
+
+def layout_version(machine: Machine) -> int:
+    """Return the version of the layout that a machine has durably, 0 if it has none."""
+    database = machine.storage.databases.get("sys")
+    value = database.values.get(b"layout latest") if database is not None else None
+    return int.from_bytes(value[VALUE_HEADER_BYTES:], "big") if value is not None else 0
 
 
 def chunks_of(content: bytes) -> Iterator[bytes]:

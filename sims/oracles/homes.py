@@ -24,7 +24,7 @@ class ChunksAreHome(Oracle):
         chunk_id = chunk_id_of(ChunkTag.DATA, chunk)
         for home in layout.homes(chunk_partition(chunk_id)):
             machine = machines.get(home)
-            if machine is None or (machine.name in self.plan.fragile and machine.lossy_at >= 0):
+            if machine is None or machine.lossy_at >= 0:
                 continue  # gone for good; or its disk forgot what it had promised, and nobody reads just to check
             if not has_chunk(machine, chunk):
                 raise self.violated("I12", f"{machine.name} is a home of a chunk of {path}, {chunk_id.hex()[:12]}, and does not have it")

@@ -32,7 +32,8 @@ class MembersAreSeen(Oracle):
             raise self.violated("I22", f"{error}, though nothing happens")
 
     def _error(self) -> str | None:
-        running = {machine.name: machine.node for machine in self.world.machines.values() if machine.node is not None}
+        nodes = {machine.name: machine.node for machine in self.world.machines.values() if machine.node is not None}
+        running = {name: node for name, node in nodes.items() if node.detector.state(node.node_id) in ALIVE}  # not who is just about to go
         ids = {name: node.node_id for name, node in running.items()}
         for name, node in running.items():
             for other, node_id in ids.items():

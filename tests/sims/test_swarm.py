@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +31,12 @@ from sims.oracles.base import Oracle
 from sims.oracles.disks import has_chunk
 from sims.oracles.durability import AckIsDurable
 from sims.oracles.register import AppliedOnce, FailedStaysInvisible, ListingIsComplete, NothingIsLost, OnlyWhatWasPut, ReadsAreFresh
-from sims.plan import DAMAGING, FAULTS, OPERATIONS, BadPlan, Fault, Operation, Plan, plan_from_json, plan_from_seed
+from sims.plan import DAMAGING, FAULTS, OPERATIONS, RETURNS, BadPlan, Fault, Operation, Plan, plan_from_json, plan_from_seed
 from sims.planted import BUGS, planted
 from sims.reduce import reduced
 from sims.run import run_plan
 from sims.seal import EscapedSimulation
+from sims.trace import Trace
 from sims.world import World
 
 PLANS = Path(__file__).parent.parent / "data" / "plans"
@@ -131,6 +133,13 @@ def test_a_seed_stands_for_one_plan_and_neighbours_for_others() -> None:
         (Plan(1, faults=(Fault(1.0, "client-death", (), 0.0, 3),)), "of a client that there is not"),
         (Plan(1, faults=(Fault(1.0, "join", ("a",)),)), "of a machine that the cluster has already"),
         (Plan(1, faults=(Fault(1.0, "join", ("f",)), Fault(2.0, "join", ("f",)))), "of a machine that the cluster has already"),
+        (Plan(1, faults=(Fault(1.0, "join", ("f",)), Fault(2.0, "clone", ("a", "f"))), fragile=("a",)), "that the cluster has"),
+        (Plan(1, faults=(Fault(1.0, "clone", ("a", "f")),)), "not among the fragile ones"),
+        (Plan(1, faults=(Fault(1.0, "clone", ("a", "f")), Fault(3.0, "one-way", ("b",))), fragile=("a",)), "of one id have to meet"),
+        (Plan(1, faults=(Fault(1.0, "clone", ("a", "f")), Fault(9.0, "wipe", ("a",))), fragile=("a",)), "it has lost enough"),
+        (Plan(1, faults=(Fault(1.0, "leave", ("a",)),), gone=("b", "c")), "the promise holds for 1"),
+        (Plan(1, faults=(Fault(1.0, "leave", ("a",)),), gone=("b",), evict_after=9.0), "the promise holds for 0"),
+        (Plan(1, evict_after=-1.0), "lasts for a while"),
         (Plan(1, machines=8), "1 to 7 machines"),
         (Plan(1, clients=0), "a client at least"),
     ],
@@ -176,6 +185,23 @@ def test_a_fault_that_changes_nothing_is_not_counted() -> None:
     outcome = run_plan(Plan(seed=1, seconds=5.0, fragile=("c",), faults=faults))
     assert outcome.violation is None
     assert outcome.injected == {"power-cut": 1, "kill": 1}
+
+
+def test_members_leave_are_left_out_come_back_and_meet_copies_of_themselves() -> None:
+    faults = (
+        Fault(1.0, "leave", ("a",), 2.0, RETURNS),
+        Fault(1.0, "join", ("f",)),
+        Fault(1.0, "clone", ("b", "g"), 9.0, 0),
+        Fault(6.0, "power-cut", ("e",), 12.0),
+    )
+    operations = tuple(Operation(1.0 * number, number % 3, "put", f"/f{number % 8}", 70_000) for number in range(45))
+    trace = Trace(is_full=True)
+    plan = Plan(seed=2, seconds=45.0, fragile=("b",), evict_after=8.0, faults=faults, operations=operations)
+    outcome = run_plan(plan, trace=trace)
+    assert outcome.violation is None
+    assert outcome.injected == {"leave": 1, "join": 1, "clone": 1, "power-cut": 1}
+    starts = Counter(event.host.partition("#")[0] for event in trace.events if event.kind == "start")
+    assert (starts["a"], starts["f"], starts["g"], starts["e"]) == (2, 1, 2, 2)
 
 
 def test_every_fault_of_the_swarm_has_somebody_to_happen_to() -> None:

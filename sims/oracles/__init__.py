@@ -13,6 +13,9 @@ from sims.oracles.durability import AckIsDurable, DotsAreUnique, RowsTravelWhole
 from sims.oracles.homes import ChunksAreHome
 from sims.oracles.integrity import CorruptionIsContained
 from sims.oracles.members import MembersAreSeen
+from sims.oracles.memory import NobodyForgets
+from sims.oracles.peace import NothingMovesInPeace
+from sims.oracles.placement import MovesAreBounded
 from sims.oracles.register import (
     AppliedOnce,
     FailedStaysInvisible,
@@ -43,5 +46,8 @@ def all_oracles() -> list[Oracle]:
         CorruptionIsContained(),
         MembersAreSeen(),
         LostRowsDoNotVote(),
+        MovesAreBounded(),
+        NobodyForgets(),
         RowsConverge(),
+        NothingMovesInPeace(),
     ]

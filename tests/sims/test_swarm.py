@@ -20,18 +20,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from peer.errors import NoSuchPath, ShoalError
+from protocol.codec import encode
+from protocol.identity import NodeId
+from protocol.layout import Layout, propose
+from protocol.lives import Life
 from protocol.manifest import ChunkTag, chunk_id_of
+from protocol.paths import row_partition
 from sims.__main__ import main
 from sims.disk import SimFile
 from sims.formed import switch_on
 from sims.history import ABSENT, OK, UNKNOWN, History, Listing, Seen, Write
 from sims.loop import Deadlock, Livelock, OutOfTime
 from sims.oracles import Violation
+from sims.oracles.amnesia import NobodyForgets
 from sims.oracles.base import Oracle
-from sims.oracles.disks import has_chunk
+from sims.oracles.disks import VALUE_HEADER_BYTES, has_chunk, identity_on, latest_layout
 from sims.oracles.durability import AckIsDurable
+from sims.oracles.peace import NothingMovesInPeace
+from sims.oracles.placement import MovesAreBounded
 from sims.oracles.register import AppliedOnce, FailedStaysInvisible, ListingIsComplete, NothingIsLost, OnlyWhatWasPut, ReadsAreFresh
-from sims.plan import DAMAGING, FAULTS, OPERATIONS, RETURNS, BadPlan, Fault, Operation, Plan, plan_from_json, plan_from_seed
+from sims.plan import DAMAGING, FAULTS, NAMES, OPERATIONS, RETURNS, BadPlan, Fault, Operation, Plan, plan_from_json, plan_from_seed
 from sims.planted import BUGS, planted
 from sims.reduce import reduced
 from sims.run import run_plan
@@ -321,6 +329,118 @@ def test_a_fragile_disk_that_has_done_no_harm_is_judged_as_any_other() -> None:
     state.has_lied = True
     world.crash("a")
     assert oracle._may_have_lost(machine, write_began)
+
+
+class Disks:
+    """The disks of five machines that were a cluster, and one that joins it; no node runs."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self.world, self.oracle = World(1), oracle
+        switch_on(self.world, NAMES[:5])
+        self.at(0.0)
+        oracle.begin(self.world, Plan(1), History())
+        self.layout = latest_layout(self.world.machines.values())
+        newcomer = replace(self.layout.record.members[0], node_id=NodeId(bytes(15) + b"f"), name="f")
+        joint = propose(self.layout, [*self.layout.record.members, newcomer])
+        assert joint is not None
+        self.joint = joint
+
+    def at(self, seconds: float) -> None:
+        self.world.loop.time = lambda: seconds  # type: ignore[method-assign]
+
+    def store(self, layout: Layout) -> None:
+        for machine in self.world.machines.values():
+            version = layout.version.to_bytes(4, "big")
+            put = {b"layout/" + version: bytes(VALUE_HEADER_BYTES) + layout.data, b"layout latest": bytes(VALUE_HEADER_BYTES) + version}
+            machine.storage.databases["sys"].values |= put
+
+    def finds(self) -> str | None:
+        try:
+            self.oracle.tick()
+            asyncio.run(self.oracle.look())
+            asyncio.run(self.oracle.finish())
+        except Violation as violation:
+            return violation.invariant
+        return None
+
+
+@pytest.mark.parametrize("expected", [None, "I16"])
+def test_a_layout_that_moves_more_than_it_must_is_noticed(expected: str | None) -> None:
+    disks = Disks(MovesAreBounded())
+    columns, table = disks.joint.record.new_columns, disks.joint.record.new_table
+    rows = [table[at : at + columns] for at in range(0, len(table), columns)]
+    others = b"".join(row[::-1] for row in rows)  # who held no chunks does now
+    disks.store(Layout(replace(disks.joint.record, new_table=others)) if expected else disks.joint)
+    assert disks.finds() == expected
+
+
+@pytest.mark.parametrize("expected", [None, "I17"])
+def test_a_layout_that_gives_one_member_more_than_its_share_is_noticed(expected: str | None) -> None:
+    disks = Disks(MovesAreBounded())
+    record = disks.layout.record
+    rows = [record.old_table[at : at + 5] for at in range(0, len(record.old_table), 5)]
+    unfair = b"".join(bytes(sorted(row)) for row in rows)
+    disks.store(Layout(replace(record, version=record.version + 1, old_table=unfair if expected else record.old_table)))
+    assert disks.finds() == expected
+
+
+@pytest.mark.parametrize(("have_it", "expected"), [("three of either", None), ("two of the new", "I15"), ("two of the old", "I19")])
+def test_a_write_that_is_on_no_majority_of_either_set_is_noticed(
+    have_it: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = AckIsDurable()
+    disks = Disks(oracle)
+    disks.store(disks.joint)
+    path = next(f"/{number}/f" for number in range(1000) if disks.joint.is_joint_at(row_partition(f"/{number}/f")))
+    old, new = disks.joint.replica_sets(row_partition(path))
+    both, leaving = [owner for owner in old if owner in new], [owner for owner in old if owner not in new]
+    owners = {"three of either": both[:3], "two of the new": [*both[:2], *leaving], "two of the old": both[:2]}[have_it]
+    monkeypatch.setattr("sims.oracles.durability._has_row", lambda machine, write: identity_on(machine) in owners)
+    put = Write(1, 0, path, None, 1.0)
+    oracle.tick()
+    disks.at(2.0)
+    if expected is None:
+        oracle.acked(put)
+    else:
+        with pytest.raises(Violation, match=expected):
+            oracle.acked(put)
+
+
+@pytest.mark.parametrize("expected", [None, "I23"])
+def test_a_chunk_that_comes_while_nothing_happens_is_noticed(expected: str | None) -> None:
+    disks = Disks(NothingMovesInPeace())
+    assert disks.finds() is None
+    disks.at(1.0)
+    disks.oracle.tick()
+    disks.at(100.0 if expected else 50.0)
+    disks.world.machines["b"].storage.state.names["c/ab/" + "ab" * 32] = SimFile(b"")
+    assert (disks.finds() if expected is None else ticked(disks.oracle)) == expected
+
+
+def ticked(oracle: Oracle) -> str | None:
+    try:
+        oracle.tick()
+    except Violation as violation:
+        return violation.invariant
+    return None
+
+
+@pytest.mark.parametrize(("boots", "commits", "expected"), [(0, 0, None), (-1, -1, None), (1, 0, "I20"), (0, 1, "I20")])
+def test_a_node_that_runs_with_less_than_others_remember_of_it_is_noticed(boots: int, commits: int, expected: str | None) -> None:
+    disks = Disks(NobodyForgets())
+    for machine in disks.world.machines.values():
+        machine.node = object()  # type: ignore[assignment]
+    one, other = disks.world.machines["a"].storage.databases, disks.world.machines["b"].storage.databases
+    boot, *counts = (
+        int.from_bytes(one[name].values[key][VALUE_HEADER_BYTES:], "big")
+        for name, key in (("sys", b"boot"), ("sys", b"commits"), ("ns", b"commits"))
+        if key in one[name].values
+    )
+    life = Life(boot + boots, bytes(16), sum(counts) + commits)
+    node_id = identity_on(disks.world.machines["a"])
+    assert node_id is not None
+    other["sys"].values[b"life/" + node_id] = bytes(VALUE_HEADER_BYTES) + encode(life)
+    assert disks.finds() == expected
 
 
 @pytest.mark.parametrize(

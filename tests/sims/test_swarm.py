@@ -32,10 +32,10 @@ from sims.formed import switch_on
 from sims.history import ABSENT, OK, UNKNOWN, History, Listing, Seen, Write
 from sims.loop import Deadlock, Livelock, OutOfTime
 from sims.oracles import Violation
-from sims.oracles.amnesia import NobodyForgets
 from sims.oracles.base import Oracle
 from sims.oracles.disks import VALUE_HEADER_BYTES, has_chunk, identity_on, latest_layout
 from sims.oracles.durability import AckIsDurable
+from sims.oracles.memory import NobodyForgets
 from sims.oracles.peace import NothingMovesInPeace
 from sims.oracles.placement import MovesAreBounded
 from sims.oracles.register import AppliedOnce, FailedStaysInvisible, ListingIsComplete, NothingIsLost, OnlyWhatWasPut, ReadsAreFresh

@@ -7,6 +7,7 @@ one run: nothing of the node knows of it. `python -m sims --planted all` finds e
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from peer.care.fetch import Fetch
 from peer.care.reconcile import Reconcile
 from peer.cluster.decider import Decider
 from peer.cluster.sync import Sync
+from peer.errors import Refused
 from peer.files.chunk_service import ChunkService
 from peer.files.confirmed import Confirmed
 from peer.files.operations import Operations
@@ -34,6 +36,7 @@ from peer.link import Link
 from peer.store.chunks import ChunkStore
 from peer.store.rows import RowCorrupt, RowStore
 from peer.store.system import SystemStore
+from protocol.errors import ErrorCode
 from protocol.identity import OP_ID_BYTES, OpId
 from protocol.layout import Layout, choose_voters
 from protocol.membership import Membership
@@ -384,6 +387,41 @@ def _vote_of_an_older_generation() -> list[Patch]:
     ]
 
 
+def _no_fence() -> list[Patch]:
+    def check(self: RowService, partition: int, stamp: int) -> Layout:
+        layout = self._access.layout
+        if not layout.is_replica(self._access.node_id, partition):
+            raise Refused(ErrorCode.NOT_REPLICA, "this node is no replica of the partition")
+        return layout
+
+    return [(RowService, "_check", check)]
+
+
+def _overlap_not_synced() -> list[Patch]:
+    original = Sync._is_synced
+
+    def is_synced(self: Sync, layout: Layout, partition: int) -> bool:
+        return self._node_id in layout.old_set(partition) or original(self, layout, partition)
+
+    return [(Sync, "_is_synced", is_synced)]
+
+
+def _joint_read_of_old() -> list[Patch]:
+    original = peer.files.quorum.has_majority
+    return [(peer.files.quorum, "has_majority", lambda sets, voters: original(sets[:1], voters))]
+
+
+def _repair_to_union() -> list[Patch]:
+    original = peer.files.quorum._write_back
+
+    async def write_back(access: Any, layout: Layout, partition: int, rows: Any, confirmed: Any) -> None:
+        united = copy(layout)
+        vars(united)["replica_sets"] = lambda partition: (layout.replicas(partition),)
+        await original(access, united, partition, rows, confirmed)
+
+    return [(peer.files.quorum, "_write_back", write_back)]
+
+
 BUGS: Final = {
     bug.name: bug
     for bug in (
@@ -423,6 +461,10 @@ BUGS: Final = {
         ),
         Bug("unconfirmed-read-alone", "one of two replicas shows alone what the other may lack", _unconfirmed_read_alone, case="two-apart"),
         Bug("minority-evicts", "who has no majority leaves those out that he does not hear", _minority_evicts, case="minority-cut-off"),
+        Bug("no-fence", "a replica serves requests of an older layout", _no_fence, case="two-leave-at-once"),
+        Bug("overlap-not-synced", "who owned a partition before counts as synced at once", _overlap_not_synced, case="two-leave-at-once"),
+        Bug("joint-read-of-old", "a read of a moving partition asks its old owners only", _joint_read_of_old, case="two-leave-at-once"),
+        Bug("repair-to-union", "what was read is written back to a majority of all owners", _repair_to_union, case="two-leave-at-once"),
     )
 }
 

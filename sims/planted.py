@@ -21,6 +21,7 @@ import peer.store.chunks
 import peer.store.rows
 import protocol.framing
 import protocol.layout
+import protocol.lives
 import protocol.paxos
 from peer.care.fetch import Fetch
 from peer.care.reconcile import Reconcile
@@ -39,6 +40,7 @@ from peer.store.system import SystemStore
 from protocol.errors import ErrorCode
 from protocol.identity import OP_ID_BYTES, OpId
 from protocol.layout import Layout, choose_voters
+from protocol.lives import Life
 from protocol.membership import Membership
 from protocol.messages import NO_BALLOT, LayoutVote, Verdict
 from protocol.paths import folder_partition, row_partition
@@ -422,6 +424,18 @@ def _repair_to_union() -> list[Patch]:
     return [(peer.files.quorum, "_write_back", write_back)]
 
 
+def _rollback_within_boot() -> list[Patch]:
+    reason, follows = protocol.lives.reason_to_retire, protocol.lives.may_follow
+
+    def reason_to_retire(own: Life, began_with: int, seen: Life) -> str:
+        return reason(own, began_with, replace(seen, commits=0))
+
+    def may_follow(said: Life, seen: Life | None) -> bool:
+        return follows(said, seen and replace(seen, commits=0))
+
+    return [(peer.cluster.lives, "reason_to_retire", reason_to_retire), (peer.cluster.lives, "may_follow", may_follow)]
+
+
 BUGS: Final = {
     bug.name: bug
     for bug in (
@@ -465,6 +479,10 @@ BUGS: Final = {
         Bug("overlap-not-synced", "who owned a partition before counts as synced at once", _overlap_not_synced, case="two-leave-at-once"),
         Bug("joint-read-of-old", "a read of a moving partition asks its old owners only", _joint_read_of_old, case="two-leave-at-once"),
         Bug("repair-to-union", "what was read is written back to a majority of all owners", _repair_to_union, case="two-leave-at-once"),
+        Bug(
+            "rollback-within-boot", "a disk that was put back to a moment of its last start goes unnoticed", _rollback_within_boot,
+            case="disk-put-back",
+        ),
     )
 }
 

@@ -103,11 +103,15 @@ class Register:
         """Whether the last write was acknowledged, or has been read."""
         return not self._pending
 
+    @property
+    def value(self) -> bytes:
+        """What was written last."""
+        return self._pending or self._known
+
     def holders(self) -> list[str]:
         """Return the machines that have what was written last."""
-        value = self._pending or self._known
         disks = {name: machine.storage.databases["ns"].values for name, machine in self._world.machines.items()}
-        return [name for name, values in disks.items() if any(value in row for key, row in values.items() if key[:1] == b"r")]
+        return [name for name, values in disks.items() if any(self.value in row for key, row in values.items() if key[:1] == b"r")]
 
     def quorum(self, client: Operations, order: Sequence[str]) -> list[str]:
         """Return as few replicas as a client needs by the layout that it has, the first ones in this order."""

@@ -436,6 +436,22 @@ def _rollback_within_boot() -> list[Patch]:
     return [(peer.cluster.lives, "reason_to_retire", reason_to_retire), (peer.cluster.lives, "may_follow", may_follow)]
 
 
+class _AnyVersion(int):
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+def _drop_at_any_version() -> list[Patch]:
+    original = Sweep._ask
+
+    async def ask(self: Sweep, layout: Layout, home: Any, chunk_ids: Any) -> Any:
+        lax = copy(layout)
+        lax.version = _AnyVersion(layout.version)
+        return await original(self, lax, home, chunk_ids)
+
+    return [(Sweep, "_ask", ask)]
+
+
 BUGS: Final = {
     bug.name: bug
     for bug in (
@@ -479,6 +495,7 @@ BUGS: Final = {
         Bug("overlap-not-synced", "who owned a partition before counts as synced at once", _overlap_not_synced, case="two-leave-at-once"),
         Bug("joint-read-of-old", "a read of a moving partition asks its old owners only", _joint_read_of_old, case="two-leave-at-once"),
         Bug("repair-to-union", "what was read is written back to a majority of all owners", _repair_to_union, case="two-leave-at-once"),
+        Bug("drop-at-any-version", "a copy is dropped on the word of homes with another layout", _drop_at_any_version, case="late-home"),
         Bug(
             "rollback-within-boot", "a disk that was put back to a moment of its last start goes unnoticed", _rollback_within_boot,
             case="disk-put-back",

@@ -41,6 +41,10 @@ class Traffic:
     def __init__(self, world: World, path: str) -> None:
         self.only: dict[type[Request], Collection[str]] = {DigestsGet: ()}
         """Machines that serve requests of a kind; all if it is not here. Nobody compares rows: no promise hangs on that."""
+        self.askers: dict[type[Request], Collection[str]] = {}
+        """Machines that are served requests of a kind; all if it is not here."""
+        self.slow: dict[type[Request], float] = {}
+        """Seconds for which an answer lies before it is sent."""
         self.sources: dict[str, Collection[str]] = {}
         """Machines that give rows to a new owner; all if it is not here."""
         self.held: dict[str, int] = {}
@@ -61,7 +65,9 @@ class Traffic:
         async def serve_some(peer: Hello, request: Request, payload: memoryview, deadline: float) -> Served:
             if not self._is_open and self._is_busy(peer.name, name, request):
                 raise Refused(ErrorCode.BUSY, "busy with other things")
-            return await serve(peer, request, payload, deadline)
+            served = await serve(peer, request, payload, deadline)
+            await asyncio.sleep(self.slow.get(type(request), 0.0))
+            return served
 
         node.serve = serve_some  # type: ignore[method-assign]
 
@@ -72,7 +78,8 @@ class Traffic:
     def _is_busy(self, asker: str, asked: str, request: Request) -> bool:
         if isinstance(request, ROW_REQUESTS) and request.partition != self._partition:
             return False
-        if asked not in self.only.get(type(request), (asked,)):
+        kind = type(request)
+        if asked not in self.only.get(kind, (asked,)) or asker not in self.askers.get(kind, (asker,)):
             return True
         match request:
             case PartitionPull():

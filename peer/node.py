@@ -578,14 +578,12 @@ class Node:
         self.sweep.wake()
 
     async def _announce(self, layout: Layout) -> None:
-        message = LayoutAnnounce(
-            int(ANNOUNCE_TIMEOUT_SECONDS * 1000), layout.cluster_id, layout.version, layout.digest
-        )
         peers = [peer.node_id for peer in self.links.peers() if peer.role is Role.MEMBER]
-        await asyncio.gather(*(self._tell(node_id, message) for node_id in peers))
+        await asyncio.gather(*(self._tell(node_id, layout) for node_id in peers))
 
-    async def _tell(self, node_id: NodeId, message: LayoutAnnounce) -> None:
+    async def _tell(self, node_id: NodeId, layout: Layout) -> None:
         """Tell a peer of the layout in force, until it knows, is gone (its next link says it anew), or the next layout is told."""
+        message = LayoutAnnounce(int(ANNOUNCE_TIMEOUT_SECONDS * 1000), layout.cluster_id, layout.version, layout.digest)
         while message.version == self.layouts.version and self.links.peer(node_id) is not None:
             try:
                 await self.links.request(node_id, message, timeout_seconds=ANNOUNCE_TIMEOUT_SECONDS)
@@ -596,6 +594,9 @@ class Node:
 
     async def _greet(self, peer: Hello) -> None:
         await self.system.remember_peer(peer.node_id, peer.name, peer.addresses)
+        layout = self.layouts.current
+        if layout is not None and peer.layout_version < layout.version:
+            self._spawn(self._tell(peer.node_id, layout))  # the hello to it may be older than the layout
         await self._hear_of_layout(peer, peer.cluster_id, peer.layout_version)
         await self.explorer.exchange(peer.node_id)
 

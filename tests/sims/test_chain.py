@@ -9,8 +9,9 @@ from random import Random
 import pytest
 
 from protocol.flapping import CALM_SECONDS
+from protocol.identity import NodeId
 from protocol.layout import Layout
-from protocol.messages import Ballot, LayoutAccept, LayoutPrepare, LayoutVote, Verdict
+from protocol.messages import Ballot, Hello, LayoutAccept, LayoutPrepare, LayoutVote, LinkKind, Verdict
 from sims.formed import switch_on
 from sims.scenarios._common import NAMES, chain_judged, cut_off, start_all
 from sims.world import World
@@ -191,3 +192,28 @@ def test_what_a_peer_has_joined_since_its_hello_is_known() -> None:
             assert {peer.cluster_id for peer in peers} == {world.node(name).layout.cluster_id}
 
     run(World(0), scenario)
+
+
+def test_a_hello_that_was_on_its_way_while_the_layout_changed_leaves_nobody_behind() -> None:
+    async def scenario(world: World) -> None:
+        await formed(world, NAMES)
+        await asyncio.sleep(5.0)
+        before = world.node("a").layout
+        late = world.node("e").node_id
+        await world.on(world.machines["d"].host, world.node("d").leaver.ask)
+        world.crash("e")
+        while world.node("a").layout.version < before.version + 2:
+            await asyncio.sleep(0.5)
+        for name in NAMES[:4]:
+            node = world.node(name)
+
+            def hello(kind: LinkKind, peer: NodeId, hello: Callable[[LinkKind, NodeId], Hello] = node.hello) -> Hello:
+                said = hello(kind, peer)
+                return replace(said, layout_version=before.version, layout_digest=before.digest) if peer == late else said
+
+            node.hello = hello  # type: ignore[method-assign]
+        node = await world.start("e")
+        await asyncio.sleep(5.0)
+        assert node.layout.version == world.node("a").layout.version
+
+    run(World(1), scenario)

@@ -167,7 +167,7 @@ class Nemesis:
 
     async def _stop(self, fault: Fault, random: Random) -> None:
         machine = self._machine(fault)
-        if machine.node is not None:
+        if machine.node is not None and not self._world.loop.is_paused(machine.host):  # who stands still cannot
             self._count(fault)
             await self._world.stop(machine.name)
             await self._start_again(machine.name, fault.seconds)

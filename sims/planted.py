@@ -25,6 +25,7 @@ import protocol.lives
 import protocol.paxos
 from peer.care.fetch import Fetch
 from peer.care.reconcile import Reconcile
+from peer.care.sweep import Sweep
 from peer.cluster.decider import Decider
 from peer.cluster.sync import Sync
 from peer.errors import Refused

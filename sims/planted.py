@@ -400,6 +400,21 @@ def _no_fence() -> list[Patch]:
     return [(RowService, "_check", check)]
 
 
+def _one_source_sync() -> list[Patch]:
+    original = Sync._pull_group
+
+    async def pull_group(self: Sync, layout: Layout, stamp: int, partitions: list[int]) -> None:
+        left = partitions
+        for other in self._peers.peers():
+            entered = [p for p in left if other.node_id in layout.old_set(p) and self._node_id not in layout.old_set(p)]
+            if entered and await self._pull_from(other.node_id, stamp, entered):
+                await self._system.mark_synced(entered, stamp)
+                left = [partition for partition in left if partition not in entered]
+        await original(self, layout, stamp, left)
+
+    return [(Sync, "_pull_group", pull_group)]
+
+
 def _overlap_not_synced() -> list[Patch]:
     original = Sync._is_synced
 
@@ -493,6 +508,7 @@ BUGS: Final = {
         Bug("unconfirmed-read-alone", "one of two replicas shows alone what the other may lack", _unconfirmed_read_alone, case="two-apart"),
         Bug("minority-evicts", "who has no majority leaves those out that he does not hear", _minority_evicts, case="minority-cut-off"),
         Bug("no-fence", "a replica serves requests of an older layout", _no_fence, case="two-leave-at-once"),
+        Bug("one-source-sync", "a new owner of a partition syncs from one of the old ones", _one_source_sync, 6, case="new-owner"),
         Bug("overlap-not-synced", "who owned a partition before counts as synced at once", _overlap_not_synced, case="two-leave-at-once"),
         Bug("joint-read-of-old", "a read of a moving partition asks its old owners only", _joint_read_of_old, case="two-leave-at-once"),
         Bug("repair-to-union", "what was read is written back to a majority of all owners", _repair_to_union, case="two-leave-at-once"),

@@ -174,7 +174,7 @@ class Fetch:
         that they have too few copies.
         """
         own = await self._list(self._access.node_id, partition)
-        lists = {NOTHING: {}, view.own[partition]: own}
+        lists = {view.own[partition]: own, NOTHING: {}}
         theirs: dict[NodeId, dict[ChunkId, int]] = {}
         for node in sorted(view.held):
             digest = view.held[node].get(partition, NOTHING)

@@ -407,10 +407,11 @@ def _one_source_sync() -> list[Patch]:
         left = partitions
         for other in self._peers.peers():
             entered = [p for p in left if other.node_id in layout.old_set(p) and self._node_id not in layout.old_set(p)]
-            if entered and await self._pull_from(other.node_id, stamp, entered):
+            if entered and await self._pull_from(other.node_id, stamp, entered, gathers=False):
                 await self._system.mark_synced(entered, stamp)
                 left = [partition for partition in left if partition not in entered]
-        await original(self, layout, stamp, left)
+        if left:
+            await original(self, layout, stamp, left)
 
     return [(Sync, "_pull_group", pull_group)]
 

@@ -131,6 +131,7 @@ class Sync:
             await self._pull_group(layout, stamp, partitions)
 
     async def _pull_group(self, layout: Layout, stamp: int, partitions: list[int]) -> None:
+        gathers = layout.gathers(partitions[0])
         peers = [peer for peer in self._peers.peers() if peer.cluster_id in (b"", layout.cluster_id)]
         heard = dict.fromkeys(partitions, 0)
         needed = self._sources_needed(layout, partitions, [peer.node_id for peer in peers])
@@ -141,7 +142,7 @@ class Sync:
                 for partition in partitions
                 if heard[partition] < needed[partition] and peer.node_id in layout.old_set(partition)
             ]
-            if wanted and await self._pull_from(peer.node_id, stamp, wanted):
+            if wanted and await self._pull_from(peer.node_id, stamp, wanted, gathers=gathers):
                 for partition in wanted:
                     heard[partition] += 1
         done = [partition for partition in partitions if heard[partition] >= needed[partition]]
@@ -170,7 +171,7 @@ class Sync:
                 needed[partition] = majority - layout.is_joint_at(partition)  # while it moves this node is one of the majority itself
         return needed
 
-    async def _pull_from(self, source: NodeId, stamp: int, partitions: list[int]) -> bool:
+    async def _pull_from(self, source: NodeId, stamp: int, partitions: list[int], *, gathers: bool) -> bool:
         bitmap = pack_partitions(partitions)
         after_partition, after_path = 0, ""
         while True:
@@ -184,7 +185,7 @@ class Sync:
             assert isinstance(page, PulledRows)
             if page.rows:
                 try:
-                    await self._rows.merge(page.rows)
+                    await self._merge(page.rows, gathers=gathers)
                 except RowCorrupt as error:
                     self._report_damage(error.path)
                     return False
@@ -198,6 +199,20 @@ class Sync:
                 return True
             if not page.rows:
                 return False
+
+    async def _merge(self, rows: Sequence[Row], *, gathers: bool) -> None:
+        """Merge what was pulled; in what is gathered from all owners it takes the place of rows that are damaged here.
+
+        Raises: RowCorrupt, RowTooLarge.
+        """
+        try:
+            await self._rows.merge(rows)
+        except RowCorrupt:
+            if not gathers:
+                raise
+            for row in rows:
+                await self._rows.replace_damaged(row, lambda: None)
+            await self._rows.merge(rows)
 
     async def _report(self, layout: Layout) -> None:
         wanted = layout.wanted_partitions_of(self._node_id)

@@ -145,7 +145,10 @@ class RowService:
         return ListPage(range_digest(row_digest(row) for row in rows), last, tuple(rows), confirmed)
 
     async def pull(self, request: PartitionPull) -> PulledRows:
-        """Give a page of rows to a new owner, once this source is fenced for all of the partitions (rule S)."""
+        """Give a page of rows to a new owner, once this source is fenced for all of the partitions (rule S).
+
+        Where all owners gather, a row that is damaged here is left to the others: else one would keep all partitions from being read.
+        """
         partitions = unpack_partitions(request.partitions)
         await self._catch_up(request.stamp)
         for partition in partitions:
@@ -154,7 +157,11 @@ class RowService:
         after = (request.after_partition, request.after_path) if request.after_path else None
         try:
             rows, more = await self._rows.pull(
-                partitions, after, rows_max=self._page_rows(), bytes_max=limits.PAGE_BYTES_MAX
+                partitions,
+                after,
+                rows_max=self._page_rows(),
+                bytes_max=limits.PAGE_BYTES_MAX,
+                report_damage=self._report_damage if all(map(self._access.layout.gathers, partitions)) else None,
             )
         except RowCorrupt as error:
             raise self._damaged(error) from None

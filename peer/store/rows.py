@@ -159,9 +159,17 @@ class RowStore:
             first = pairs[-1][0] + b"\0"
 
     async def pull(
-        self, partitions: Sequence[int], after: tuple[int, str] | None, *, rows_max: int, bytes_max: int
+        self,
+        partitions: Sequence[int],
+        after: tuple[int, str] | None,
+        *,
+        rows_max: int,
+        bytes_max: int,
+        report_damage: Callable[[str], None] | None = None,
     ) -> tuple[list[Row], bool]:
         """Return rows of `partitions` (ascending) behind (partition, path) `after`, as many as fit, and whether there are more.
+
+        With `report_damage` damaged rows are reported and left out.
 
         Raises: RowCorrupt.
         """
@@ -182,9 +190,15 @@ class RowStore:
                     break
                 if len(rows) >= rows_max or (rows and len(value) > bytes_max):
                     return rows, True
-                rows.append(_row(key, value))
-                bytes_max -= len(value)
                 first = key + b"\0"
+                try:
+                    rows.append(_row(key, value))
+                except RowCorrupt as error:
+                    if report_damage is None:
+                        raise
+                    report_damage(error.path)
+                    continue
+                bytes_max -= len(value)
         return rows, False
 
     async def row_digests(

@@ -7,6 +7,7 @@ layout reaches, and when, and need not break a link for that. Only what clients 
 import asyncio
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from peer.errors import NoSuchPath, OutcomeUnknown, Refused, Unavailable
 from peer.files.operations import Operations
@@ -135,7 +136,8 @@ class Register:
         if is_partial:
             self._traffic.only |= {RowPublish: replicas[:1], RowMerge: ()}
         putting = asyncio.ensure_future(client.put_bytes(self.path, self._pending))
-        await asyncio.wait([putting], timeout=ASK_SECONDS)
+        with suppress(TimeoutError, OutcomeUnknown, Unavailable):  # what it came to is looked at below
+            await asyncio.wait_for(asyncio.shield(putting), ASK_SECONDS)
         if is_partial:
             putting.cancel()
         self._let_all()

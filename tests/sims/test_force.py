@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from peer.care.reconcile import Reconcile
-from peer.errors import NoSuchPath, OutcomeUnknown, RequestFailed, Unavailable, WrongUsage
+from peer.errors import DataLost, NoSuchPath, OutcomeUnknown, RequestFailed, Unavailable, WrongUsage
 from peer.files.quorum import fetch_row
 from peer.node import Notice
 from peer.session import Session
@@ -88,7 +88,7 @@ async def vote(world: World, session: Session, name: str, path: str) -> Row:
         return answer.rows[0] if answer.rows else empty_row(path)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [1, 2])
 def test_two_of_five_go_on_with_all_that_they_have(seed: int) -> None:
     choice = Random(seed)
     contents = {f"/d{number}/f": choice.randbytes(choice.choice((100, 300 * KIB))) for number in range(8)}
@@ -112,15 +112,17 @@ def test_two_of_five_go_on_with_all_that_they_have(seed: int) -> None:
         await force(world, left[0], names)
         await settled(world, *left)
         assert cluster_of(world, left[0]) != before
+        for name in gone:
+            del world.machines[name]
         for path, content in contents.items():
-            holders = durable_copies(world, content) if len(content) > 4 * KIB else 2
-            if holders:
+            if len(content) < 4 * KIB or durable_copies(world, content):
                 await expect(world, path, content)
+            else:
+                with pytest.raises(DataLost):
+                    await (await world.client(left[1])).get_bytes(path)
         client = await world.client(left[1])
         assert (await client.put_bytes("/new", b"n" * 100_000)).copies == 2
         assert (await force(world, left[1], names)) == Forced(0, 0)  # once more does nothing
-        for name in gone:
-            del world.machines[name]
         await world.start("f")
         await world.members(3)
         await until(60.0, lambda: durable_copies(world, b"n" * 100_000) == 3, "copies are missing")
@@ -129,7 +131,7 @@ def test_two_of_five_go_on_with_all_that_they_have(seed: int) -> None:
     run(seed, NAMES, scenario)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [1, 2])
 def test_what_a_single_one_of_them_has_all_have_before_they_answer(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     async def compare_nothing(self: Reconcile, node: NodeId, *, at_once: bool) -> None:
         """Have rows travel by the gathering alone."""
@@ -194,6 +196,26 @@ def test_one_of_two_goes_on_alone_and_the_other_is_foreign_and_destroys_nothing(
         await expect(world, "/f", content)
 
     run(1, NAMES[:2], scenario)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_row_that_has_rotten_at_one_of_them_keeps_no_other_from_being_read(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client("a")
+        for number in range(8):
+            await client.put_bytes(f"/d{number}/f{number}", b"x")
+        await asyncio.sleep(10.0)  # what can be read lies with all
+        names = ids(world, *NAMES[2:])
+        await lose(world, *NAMES[2:])
+        for name, paths in (("a", ("/d1/f1", "/d2")), ("b", ("/d3/f3",))):
+            for path in paths:
+                world.machines[name].storage.rot_row(path, world.random)
+        await force(world, "ab"[seed - 1], names)
+        await settled(world, "a", "b")
+        for number in range(8):
+            await expect(world, f"/d{number}/f{number}", b"x")
+
+    run(seed, NAMES, scenario)
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.004, 0.03, 0.5])
@@ -334,15 +356,15 @@ def test_nothing_crosses_between_two_that_go_on_though_their_stamps_are_equal_nu
             world.lan.mend(one, other)
             world.lan.mend(other, one)
         written: dict[str, int] = Counter()
-        for number in range(10):
+        for number in range(6):
             for client, where in ((here, "here"), (there, "there")):
                 with suppress(Unavailable, OutcomeUnknown):
                     await client.put_bytes(f"/{where}{number}/f", where.encode())
                     written[where] += 1
         assert world.node("c").layout.is_joint
-        assert min(written["here"], written["there"]) > 3
+        assert min(written["here"], written["there"]) > 1
         world.lan.heal()
-        await asyncio.sleep(20.0)
+        await asyncio.sleep(10.0)
         for names, other in (("ab", b"/there"), ("cdef", b"/here")):
             for name in names:
                 assert any("nothing crosses" in text for text in told(world, name))

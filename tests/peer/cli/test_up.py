@@ -239,6 +239,28 @@ def test_two_nodes_that_were_given_one_key_found_one_cluster_that_works(tmp_path
             assert shoal(one, "cat", "/f").stdout == "x" * 10_000
 
 
+def test_a_node_that_lost_its_rows_stays_who_it_is_and_fetches_them(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    with up(one) as first:
+        address, _ = first.ready()
+        with up(two, "--key-file", str(one / "cluster.key"), "--join", address) as second:
+            second.ready()
+            put = shoal(one, "put", "-", "/f", "--json", input="x" * 10_000)
+            assert put.returncode == 0, put.stderr
+            second.process.send_signal(signal.SIGTERM)
+            second.ends()
+        for path in (two / "data").glob("ns.db*"):
+            path.unlink()
+        with up(two) as second:
+            second.ready()
+            assert second.process.stderr is not None
+            assert "ns.db was lost: this node stays who it is" in second.process.stderr.readline()
+            read = shoal(two, "cat", "/f")
+            assert read.stdout == "x" * 10_000, read.stderr
+            states = [member["state"] for member in json.loads(shoal(two, "status", "--json").stdout)["members"]]
+            assert states == ["alive", "alive"]
+
+
 def test_a_node_says_why_nobody_who_was_named_lets_it_in(tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert shoal(home, "key", "new").returncode == 0

@@ -76,6 +76,7 @@ from protocol.messages import (
     Probe,
     ProbeIndirect,
     RebalanceSet,
+    Renew,
     Request,
     Role,
     RowFetch,
@@ -88,7 +89,6 @@ from protocol.messages import (
     Verdict,
     clock_entry,
     cluster_entry,
-    lost_entry,
 )
 from protocol.succession import Relation
 
@@ -197,7 +197,7 @@ class Node:
         self.rows.on_change, self.rows.on_forget = self.confirmed.changed, self.confirmed.forgotten
         self.layouts = Layouts(self.node_id, self.system, self.rows, self, self._layout_changed)
         await self.layouts.load()
-        self.row_repair = RowRepair(self, self.rows)
+        self.row_repair = RowRepair(self, self.rows, self.layouts.renew)
         self.sync = Sync(
             self.node_id,
             self.layouts,
@@ -210,7 +210,7 @@ class Node:
         )
         self.voter = Voter(self.system, self.layouts)
         self.decider = Decider(
-            self.node_id, self.layouts, self.detector, self, self._is_empty, self.system, self.compute, self.config.evict_seconds
+            self.node_id, self.layouts, self.detector, self, self._is_empty, self.compute, self.config.evict_seconds
         )
         self.forcing = Forcing(
             self.node_id, self.layouts, self.detector, self, self._is_with_us, self.entropy, self.compute
@@ -357,7 +357,6 @@ class Node:
             addresses=self.addresses,
             optional=dict(self.lives.told(peer))
             | (succession.told(layout, peer) if layout is not None else cluster_entry(self.genesis.known_cluster))
-            | lost_entry(self.system.lost_at)
             | clock_entry(self.wall_clock.milliseconds()),
         )
 
@@ -484,6 +483,13 @@ class Node:
                     raise Refused(ErrorCode.UNAVAILABLE, str(error)) from None
                 self.decider.take_report(peer.node_id, request.version, unpack_partitions(request.partitions))
                 return Done()
+            case Renew():
+                try:
+                    await self.layouts.catch_up(request.version)
+                except Unavailable as error:
+                    raise Refused(ErrorCode.UNAVAILABLE, str(error)) from None
+                self.decider.take_forgotten_votes(request.version, unpack_partitions(request.partitions))
+                return Done()
         raise Refused(ErrorCode.UNSUPPORTED, "this node does not serve that request")
 
     def fail(self, error: BaseException) -> None:
@@ -574,6 +580,7 @@ class Node:
             self._members_told = members
         self._spawn(self._announce(layout))
         self.reconcile.layout_changed()
+        self.row_repair.wake()
         self.sync.wake()
         self.sweep.wake()
 

@@ -409,13 +409,6 @@ def abort(layout: Layout) -> Layout:
     return _settle(layout, new=False)
 
 
-def outdated_stamps(layout: Layout, node_id: NodeId, lost_at: int) -> tuple[int, ...]:
-    """Return the partitions of a replica whose stamp has not changed since it lost its rows, which was with version `lost_at` in force."""
-    if lost_at > layout.version:
-        return ()  # whoever knows less than it cannot decide anything anyway
-    return tuple(partition for partition in layout.partitions_of(node_id) if layout.stamps[partition] <= lost_at)
-
-
 def sources_needed(owners: int) -> int:
     """Return from how many others a replica of so many owners pulls what it has lost: one of them at least is in any majority with it."""
     return owners - owners // 2

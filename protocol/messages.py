@@ -107,8 +107,6 @@ class Request(Message):
 CLOCK: Final = "clock"
 CLOCK_BYTES: Final = 8
 CLUSTER: Final = "cluster"
-LOST: Final = "lost"
-LOST_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ class Hello(Control):
     addresses: AddressesField
     """Where the sender listens, most likely first; empty for clients."""
     optional: Annotated[dict[str, bytes], Entries(limits.OPTIONAL_ENTRIES_MAX, 64, 1024)]
-    """`life` and `seen` of members (`protocol.lives`), `cluster`, `former` (`protocol.succession`), `lost`, `clock` for people, and
+    """`life` and `seen` of members (`protocol.lives`), `cluster`, `former` (`protocol.succession`), `clock` for people, and
     additions of later versions. Unknown keys are ignored: here and nowhere else.
     """
 
@@ -147,12 +145,6 @@ class Hello(Control):
         """The cluster that the sender belongs to, or, while it belongs to none, one of its key that it knows of; empty if it knows none."""
         known = self.optional.get(CLUSTER, b"")
         return self.cluster_id or (known if len(known) == CLUSTER_ID_BYTES else b"")
-
-    @property
-    def lost_at(self) -> int:
-        """The layout version that was in force at the sender when it lost its rows, as long as it has not got all of them again; else 0."""
-        lost = self.optional.get(LOST, b"")
-        return int.from_bytes(lost, "big") if len(lost) == LOST_BYTES else 0
 
     @property
     def clock_milliseconds(self) -> int | None:
@@ -164,11 +156,6 @@ class Hello(Control):
 def cluster_entry(known_cluster: bytes) -> dict[str, bytes]:
     """Return the entry of `Hello.optional` by which a node that belongs to no cluster says which one it knows of; none if it knows none."""
     return {CLUSTER: known_cluster} if known_cluster else {}
-
-
-def lost_entry(lost_at: int) -> dict[str, bytes]:
-    """Return the entry of `Hello.optional` by which a replica says that it has lost its rows; none if it has not (0)."""
-    return {LOST: lost_at.to_bytes(LOST_BYTES, "big")} if lost_at else {}
 
 
 def clock_entry(milliseconds: int) -> dict[str, bytes]:
@@ -515,6 +502,20 @@ class LayoutAccept(Request):
     version: U32
     ballot: Ballot
     record: LayoutBytes
+
+
+@dataclass(frozen=True, slots=True)
+class Renew(Request):
+    """The sender has forgotten how it voted on these partitions under stamps up to `version`: they are to have new ones.
+
+    To voters, who keep it in memory: repeated until a layout has them.
+    """
+
+    TYPE: ClassVar[int] = 68
+    ANSWER: ClassVar[type[Answer]] = Done
+    deadline_milliseconds: DeadlineMilliseconds
+    version: U32
+    partitions: PartitionBitmap
 
 
 # -- namespace ---------------------------------------------------------------
@@ -959,7 +960,7 @@ MESSAGES: tuple[type[Message], ...] = (
     Force, Forced,
     RowPublish, Published, RowMerge, RowFetch, RowIs, ListFetch, ListPage, PartitionPull, PulledRows,
     ChunkPut, ChunkStored, ChunkGet, ChunkData, ChunksHave, ChunksHeld,
-    LayoutPrepare, LayoutVote, LayoutAccept, Probe, ProbeAck, ProbeIndirect, MembersGet, Members,
+    LayoutPrepare, LayoutVote, LayoutAccept, Renew, Probe, ProbeAck, ProbeIndirect, MembersGet, Members,
     DigestsGet, DigestsAre, BucketsGet, BucketsAre, RowsCompare, RowsDiffer,
     ChunkDigestsGet, ChunksList, ChunksListed, RebalanceSet,
 )  # fmt: skip

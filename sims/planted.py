@@ -25,8 +25,10 @@ import protocol.lives
 import protocol.paxos
 from peer.care.fetch import Fetch
 from peer.care.reconcile import Reconcile
+from peer.care.row_repair import RowRepair
 from peer.care.sweep import Sweep
 from peer.cluster.decider import Decider
+from peer.cluster.layouts import Layouts
 from peer.cluster.sync import Sync
 from peer.errors import Refused
 from peer.files.chunk_service import ChunkService
@@ -383,10 +385,18 @@ def _vote_of_an_older_generation() -> list[Patch]:
     def is_lost(self: SystemStore, partition: int) -> bool:
         return bool(self.lost_at) and not self.synced(partition)
 
+    def report(self: RowRepair, path: str) -> None:
+        self._damaged.setdefault(path, -1)
+        self.wake()
+
+    async def renew(self: Layouts, version: int, partitions: Any) -> None:
+        return
+
     return [
         (Sync, "_pull_missing", pull_missing),
         (SystemStore, "is_lost", is_lost),
-        (peer.cluster.decider, "outdated_stamps", lambda layout, node_id, lost_at: ()),
+        (Layouts, "renew", renew),
+        (RowRepair, "report", report),
     ]
 
 
@@ -502,7 +512,7 @@ BUGS: Final = {
         Bug("lost-rows-absent", "a replica that has lost its rows votes as if there had never been any", _lost_rows_absent),
         Bug(
             "vote-of-an-older-generation",
-            "a replica that has lost its rows fetches them while votes that it has forgotten still count",
+            "a replica that has lost rows fetches them while votes that it has forgotten still count",
             _vote_of_an_older_generation,
             case="forgotten-vote",
         ),

@@ -5,8 +5,9 @@ and whatever the voters decide is handed to `Layouts.adopt`, which persists befo
 any minority of its voters, the machine that founded it among them. Whoever has no vote hears no reports, and leaves it to those who have.
 
 A joint layout needs a majority of W for every read and write. So it is taken back soon where W has no live majority, even if all of it
-has synced: better the cluster as it was than one that is complete and dead. So it is where a replica of what moves has lost its rows
-meanwhile. In a stable layout the partitions of such a replica get new stamps before anything else (`peer.cluster.sync`).
+has synced: better the cluster as it was than one that is complete and dead. So it is where a replica of what moves has forgotten its
+votes, having lost rows. In a stable layout such partitions get new stamps before anything else (`peer.cluster.sync`,
+`peer.care.row_repair`).
 
 Owns the wishes and the driving of a ballot. Knows nothing of how a vote comes about (`peer.cluster.voter`). The detector is advice: a wrong
 view proposes what is not needed, and cannot make it unsafe.
@@ -31,12 +32,11 @@ from peer.config import (
 )
 from peer.errors import LinkLost, Refused, RequestFailed
 from peer.seams import Compute
-from peer.store.system import SystemStore
 from protocol import limits
 from protocol.errors import ErrorCode, RemoteProtocolError
 from protocol.eviction import evicted, goes_on, obstacle
 from protocol.identity import NodeId, short
-from protocol.layout import Layout, Member, abort, complete, outdated_stamps, propose, refreshed_weight, renewed, weight_of
+from protocol.layout import Layout, Member, abort, complete, propose, refreshed_weight, renewed, weight_of
 from protocol.messages import Done, Forget, Hello, LayoutVote, MemberState, Role
 from protocol.paxos import ANSWER_SECONDS, Ask, Phase, Proposer, turn_seconds
 from protocol.placement import Row
@@ -58,7 +58,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """New stamps for partitions, because some replica has lost its rows."""
+    """New stamps for partitions, because some replica has forgotten how it voted under the old ones."""
 
     partitions: frozenset[int]
 
@@ -77,7 +77,6 @@ class Decider:
         detector: Detector,
         peers: Peers,
         is_empty: Callable[[], bool],
-        system: SystemStore,
         compute: Compute,
         evict_seconds: float,
     ) -> None:
@@ -86,7 +85,6 @@ class Decider:
         self._detector = detector
         self._peers = peers
         self._is_empty = is_empty
-        self._system = system
         self._compute = compute
         self._evict_seconds = evict_seconds
         self._version = 0
@@ -99,6 +97,8 @@ class Decider:
         """Who has not synced all of its partitions; None while some W has no majority that has synced."""
         self._forgotten: set[NodeId] = set()
         """Members that are dead and that a person has given up."""
+        self._void: dict[int, int] = {}
+        """Partitions, and the highest stamp of each that is void, for some replica has forgotten how it voted under it."""
         self._wished_since: float | None = None
         self._lacking_since: float | None = None
         """Since when some W has had no live majority."""
@@ -117,6 +117,17 @@ class Decider:
         if not known.issuperset(partitions):
             known.update(partitions)
             self._is_news = True
+
+    def take_forgotten_votes(self, version: int, partitions: Sequence[int]) -> None:
+        """Note that some replica has forgotten how it voted on `partitions` under stamps up to `version`, which is known here."""
+        for partition in partitions:
+            self._void[partition] = max(version, self._void.get(partition, 0))
+        self._drop_renewed()
+
+    def _drop_renewed(self) -> None:
+        layout = self._layouts.current
+        if layout is not None:
+            self._void = {partition: version for partition, version in self._void.items() if layout.stamps[partition] <= version}
 
     async def forget(self, request: Forget, *, pass_on: bool) -> Done:
         """Leave a member that is dead out as soon as that is decided. Who has no vote asks one that has, with `pass_on`.
@@ -181,7 +192,7 @@ class Decider:
             await self._agree(layout, wish, wanted)
 
     def _wish(self, layout: Layout) -> Wish | None:
-        forgotten = self._forgotten_votes(layout)
+        forgotten = frozenset(self._void)
         if layout.unsettled_partitions:
             return self._ending(layout, forgotten)
         if forgotten:
@@ -189,13 +200,6 @@ class Decider:
         members = self._members(layout)
         is_fruitless = self._fruitless == (members, self._alive(members))
         return None if is_fruitless else members
-
-    def _forgotten_votes(self, layout: Layout) -> frozenset[int]:
-        """Return the partitions of which some replica that is there has forgotten what it voted for under their stamps."""
-        losses = {peer.node_id: peer.lost_at for peer in self._detector.alive_peers() if peer.cluster_id == layout.cluster_id}
-        losses[self._node_id] = self._system.lost_at
-        found = (outdated_stamps(layout, node_id, lost_at) for node_id, lost_at in losses.items() if lost_at)
-        return frozenset(partition for partitions in found for partition in partitions)
 
     def _ending(self, layout: Layout, forgotten: frozenset[int]) -> Ending | None:
         now = self._now()
@@ -287,6 +291,7 @@ class Decider:
             node_id: entries[node_id] if node_id in entries and entries[node_id][0] == member else (member, since)
             for node_id, member in layout.members.items()
         }
+        self._drop_renewed()
         self._version, self._seen_at = layout.version, self._now()
         self._reports.clear()
         self._is_news = True

@@ -2,12 +2,13 @@
 
 Owns adoption: records are applied one after another, each checked against its parent, each with what
 must happen at that step (rule E of the entering replica, the carrying over of what is synced). A cluster that goes on by force
-(`peer.cluster.forcing`) continues the chain under another id; whoever was away then follows it here. Knows
+(`peer.cluster.forcing`) continues the chain under another id; whoever was away then follows it here. Asks for new stamps. Knows
 nothing of how a record is decided (`peer.cluster.decider`) and nothing of how rows are synced (`peer.cluster.sync`).
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from peer.errors import LinkLost, RequestFailed, Unavailable
@@ -16,10 +17,11 @@ from peer.store.rows import RowStore
 from peer.store.system import SystemStore
 from protocol.errors import RemoteProtocolError
 from protocol.identity import NodeId, short
-from protocol.layout import Layout, follows, goes_on_from
-from protocol.messages import Hello, LayoutGet, LayoutIs, Request, Role
+from protocol.layout import Layout, follows, goes_on_from, pack_partitions
+from protocol.messages import Hello, LayoutGet, LayoutIs, Renew, Request, Role
 
 PULL_TIMEOUT_SECONDS = 5.0
+RENEW_TIMEOUT_SECONDS = 2.0
 
 
 class Peers(Protocol):
@@ -120,6 +122,24 @@ class Layouts:
             if self._node_id not in layout.members or not await step(layout):
                 return False
         return False
+
+    async def renew(self, version: int, partitions: Sequence[int]) -> None:
+        """Tell the voters that this node has forgotten how it voted on `partitions` under stamps up to `version`.
+
+        They keep it in memory, and some may not be reached: to be repeated until the stamps are newer.
+        """
+        layout = self.current
+        if layout is None:
+            return
+        linked = [peer.node_id for peer in self._peers.peers()]
+        message = Renew(int(RENEW_TIMEOUT_SECONDS * 1000), version, pack_partitions(partitions))
+
+        async def tell(voter: NodeId) -> None:
+            with suppress(LinkLost, RequestFailed, TimeoutError):
+                await self._peers.request(voter, message, timeout_seconds=RENEW_TIMEOUT_SECONDS)
+
+        voters = [voter for voter in layout.record.voters if voter == self._node_id or voter in linked]
+        await asyncio.gather(*map(tell, voters))
 
     async def _pull_next(self) -> bool:
         wanted = self.version + 1

@@ -11,8 +11,8 @@ from a majority of the partition's owners.
 (`SystemStore.is_lost`) until it has pulled what may have been acknowledged with its vote. That is on a majority of the owners, so on
 one at least of any M - majority + 1 *others*: it pulls from so many. But a coordinator may still hold a vote of its earlier life, and
 complete its majority with replicas that were pulled from before they got the write. Therefore it pulls only under a stamp that is newer
-than all under which it has voted in that life: its sources refuse the older ones by then. It tells in its hellos that it has lost its rows,
-and those who decide give its partitions new stamps (`peer.cluster.decider`). Replicas that have lost theirs as well are no
+than all under which it has voted in that life: its sources refuse the older ones by then. It says which stamps are void by that, and
+those who decide give its partitions new ones (`peer.cluster.decider`). Replicas that have lost theirs as well are no
 sources. Where too few others are left it waits, and votes on nothing.
 
 Where a cluster began by force what was acknowledged may lie with a single owner. So there every owner pulls from all others, but for those
@@ -108,6 +108,9 @@ class Sync:
             return None  # what is synced stays so for as long as the layout does
         missing = self.unsynced()
         if missing:
+            void = [partition for partition in missing if layout.cfg(partition) <= self._system.lost_at]
+            if void:
+                await self._layouts.renew(self._system.lost_at, void)
             await self._pull_missing(layout, missing)
         complete = not missing or not self.unsynced()
         if layout.unsettled_partitions:

@@ -43,6 +43,7 @@ from protocol.messages import (
     ProbeIndirect,
     Purpose,
     RebalanceSet,
+    Renew,
     Request,
     RowFetch,
     RowIs,
@@ -201,6 +202,7 @@ class NodeMachine(RuleBasedStateMachine):
         layout, some = self.model.layout, pack_partitions([0])
         self._ask(LayoutAnnounce(DEADLINE_MILLISECONDS, layout.cluster_id, layout.version, layout.digest))
         self._ask(SyncReport(DEADLINE_MILLISECONDS, layout.version, some))
+        self._ask(Renew(DEADLINE_MILLISECONDS, layout.version, some))
         self._ask(PartitionPull(DEADLINE_MILLISECONDS, layout.cfg(0), some, 0, ""))
         ballot = Ballot(1, self.model.node_id)
         self._ask(LayoutPrepare(DEADLINE_MILLISECONDS, layout.version + 1, ballot))

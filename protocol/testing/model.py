@@ -53,6 +53,7 @@ from protocol.messages import (
     Published,
     Purpose,
     RebalanceSet,
+    Renew,
     Request,
     RowFetch,
     RowIs,
@@ -205,7 +206,7 @@ class NodeModel:
             case ChunkGet():
                 return frozenset() if self.chunks.get(request.chunk_id) is not None else frozenset({ErrorCode.NOT_FOUND})
             case (
-                LayoutAnnounce() | SyncReport() | PartitionPull() | LayoutPrepare() | LayoutAccept()
+                LayoutAnnounce() | SyncReport() | Renew() | PartitionPull() | LayoutPrepare() | LayoutAccept()
                 | Probe() | ProbeIndirect() | MembersGet() | DigestsGet() | BucketsGet() | RowsCompare()
                 | ChunkDigestsGet() | ChunksList()
             ):  # fmt: skip

@@ -1,5 +1,6 @@
-"""A replica votes for a write and loses its rows; the write reaches another one only after it has fetched them from that one again.
+"""A replica votes for a write and forgets it; the write reaches another one only after it has made up for its loss from that one.
 
+It loses all its rows, or a bit of this one flips on its disk.
 Its coordinator may not know anything of the loss, and has a majority with that vote: itself, the replica that has forgotten, and the
 one that got it late. If it says that the write is done, then whoever is asked later knows it, though these two are cut off.
 """
@@ -39,6 +40,7 @@ async def story(world: World) -> None:
     coordinator, voter, late, *others = random.sample(NAMES, len(NAMES))
     for name in (late, *others):
         world.lan.cut(coordinator, name)
+    reader = await world.client(voter)
     began = world.loop.time()
     writing = asyncio.get_running_loop().create_task(_write(world, coordinator))
     writing.add_done_callback(look_at)
@@ -46,18 +48,26 @@ async def story(world: World) -> None:
     await asyncio.sleep(ARRIVAL_SECONDS)
     for one, other in ((coordinator, voter), (voter, coordinator)):
         world.lan.cut(one, other)
-    world.lose_rows(voter, damaged=random.random() < 0.5)
-    await world.start(voter)
+    if random.random() < 0.5:
+        world.lose_rows(voter, damaged=random.random() < 0.5)
+        await world.start(voter)
+    else:
+        world.machines[voter].storage.rot_row(PATH, random)
+        await again(lambda: versions(reader, PATH))  # somebody has to come across it
     await asyncio.sleep(began + LATE_SECONDS - world.loop.time())
     world.lan.mend(coordinator, late)
     is_done = await writing
-    await until(RECOVERY_SECONDS, lambda: not world.node(voter).system.lost_at, f"{voter} has not got its rows again")
+    await until(RECOVERY_SECONDS, lambda: _has_recovered(world, voter), f"{voter} has not made up for its loss")
     cut_off(world, (coordinator, late))
     client = await world.client(voter)
     found = await again(lambda: versions(client, PATH))
     assert found == [CONTENT] or not is_done, "a write that was acknowledged is not there"
     world.lan.heal()
     await again(lambda: versions(client, PATH))
+
+
+def _has_recovered(world: World, name: str) -> bool:
+    return not world.node(name).system.lost_at and not world.machines[name].storage.databases["ns"].rotten
 
 
 async def _write(world: World, name: str) -> bool:

@@ -410,6 +410,15 @@ def _no_fence() -> list[Patch]:
     return [(RowService, "_check", check)]
 
 
+def _entering_not_quarantined() -> list[Patch]:
+    """Rows that were left are dropped as well, once a node is synced: one of the two is enough, so both are missing here."""
+
+    async def keep(*arguments: Any) -> None:
+        return
+
+    return [(RowStore, "quarantine", keep), (Sync, "_drop_foreign", keep)]
+
+
 def _one_source_sync() -> list[Patch]:
     original = Sync._pull_group
 
@@ -520,6 +529,10 @@ BUGS: Final = {
         Bug("minority-evicts", "who has no majority leaves those out that he does not hear", _minority_evicts, case="minority-cut-off"),
         Bug("no-fence", "a replica serves requests of an older layout", _no_fence, case="two-leave-at-once"),
         Bug("one-source-sync", "a new owner of a partition syncs from one of the old ones", _one_source_sync, 6, case="new-owner"),
+        Bug(
+            "entering-not-quarantined", "rows of a partition that was left are neither dropped nor set aside on entering it again",
+            _entering_not_quarantined, case="old-rows-return",
+        ),
         Bug("overlap-not-synced", "who owned a partition before counts as synced at once", _overlap_not_synced, case="two-leave-at-once"),
         Bug("joint-read-of-old", "a read of a moving partition asks its old owners only", _joint_read_of_old, case="two-leave-at-once"),
         Bug("repair-to-union", "what was read is written back to a majority of all owners", _repair_to_union, case="two-leave-at-once"),

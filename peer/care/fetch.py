@@ -61,6 +61,16 @@ class _Missing:
 Lacking = dict[ChunkId, _Missing]
 
 
+@dataclass(frozen=True, slots=True)
+class _Duty:
+    """The partitions of which this node is a home by one layout."""
+
+    layout: Layout
+    homes: dict[int, list[NodeId]]
+    """The other homes of each."""
+    bitmap: bytes
+
+
 @dataclass(slots=True)
 class _View:
     """What the members hold, by digest, of the partitions of which this node is a home."""
@@ -68,16 +78,21 @@ class _View:
     homes: dict[int, list[NodeId]]
     """The other homes of each of these partitions."""
     own: dict[int, bytes]
-    """The digest of each, as it was here before the others were asked."""
+    """The digests of those of which anything is held here, as it was before the others were asked."""
     held: dict[NodeId, dict[int, bytes]]
-    """The digests of those of which a member holds anything; members that have not answered are missing."""
+    """The same of each member that has answered."""
     copies_wanted: int
+
+    def partitions(self) -> list[int]:
+        """Return those of which anybody holds anything, ascending."""
+        return sorted(self.homes.keys() & {partition for digests in (self.own, *self.held.values()) for partition in digests})
 
     def differs(self, partition: int) -> bool:
         """Return whether a home holds something else than this node, or another member anything that it does not hold exactly."""
+        own = self.own.get(partition, NOTHING)
         for node, digests in self.held.items():
             theirs = digests.get(partition, NOTHING)
-            if theirs != self.own[partition] and (theirs != NOTHING or node in self.homes[partition]):
+            if theirs != own and (theirs != NOTHING or node in self.homes[partition]):
                 return True
         return False
 
@@ -103,17 +118,19 @@ class Fetch:
         self._peers = peers
         self._incoming = incoming
         self._is_rebalance_paused = is_rebalance_paused
+        self._duty: _Duty | None = None
 
     async def run(self, layout: Layout, is_over: Callable[[], bool]) -> bool:
         """Compare with everybody and fetch what is missing, until `is_over`; return whether anything has come."""
         view = await self._compare(layout)
-        differing = {partition: None for partition in view.own if view.differs(partition)}
+        held = view.partitions()
+        differing = {partition for partition in held if view.differs(partition)}
         if differing:
             await asyncio.sleep(SETTLE_SECONDS)
         partitions: dict[int, list[int]] = defaultdict(list)
         """Those in which something is missing, by the copies that there are of it."""
         owed = missing = 0
-        for partition in view.own:
+        for partition in held:
             if partition in differing:
                 lacking, rare = await self._look(view, partition)
                 for copies in sorted({len(each.holders) for each in lacking.values()}):
@@ -144,18 +161,24 @@ class Fetch:
 
     async def _compare(self, layout: Layout) -> _View:
         """Ask all members that are linked for the digests of what they hold."""
-        own, digests = self._access.node_id, self._chunks.digests
-        sets = {partition: layout.homes(partition) for partition in layout.partitions_of(own)}
-        homes = {partition: [home for home in nodes if home != own] for partition, nodes in sets.items() if own in nodes}
-        view = _View(homes, {partition: digests.of(partition) for partition in homes}, {}, layout.copies_wanted)
+        if self._duty is None or self._duty.layout is not layout:
+            self._duty = self._find_duty(layout)
+        duty, digests = self._duty, self._chunks.digests
+        own = {partition: digests.of(partition) for partition in digests.partitions() if partition in duty.homes}
+        view = _View(duty.homes, own, {}, layout.copies_wanted)
         members = [peer.node_id for peer in self._peers() if peer.role is Role.MEMBER]
-        if homes:
-            await asyncio.gather(*(self._ask_digests(view, node) for node in members))
+        if duty.homes:
+            await asyncio.gather(*(self._ask_digests(view, duty.bitmap, node) for node in members))
         return view
 
-    async def _ask_digests(self, view: _View, node: NodeId) -> None:
-        expected = {partition: view.own[partition] for partition, homes in view.homes.items() if node in homes}
-        asked = pack_partitions(list(view.own))
+    def _find_duty(self, layout: Layout) -> _Duty:
+        own = self._access.node_id
+        sets = {partition: layout.homes(partition) for partition in layout.partitions_of(own)}
+        homes = {partition: [home for home in nodes if home != own] for partition, nodes in sets.items() if own in nodes}
+        return _Duty(layout, homes, pack_partitions(list(homes)))
+
+    async def _ask_digests(self, view: _View, asked: bytes, node: NodeId) -> None:
+        expected = {partition: digest for partition, digest in view.own.items() if node in view.homes[partition]}
         total = digest_of_total(sum(int.from_bytes(digest, "big") for digest in expected.values()))
         message = ChunkDigestsGet(milliseconds(ASK_TIMEOUT_SECONDS), asked, total)
         try:
@@ -174,7 +197,7 @@ class Fetch:
         that they have too few copies.
         """
         own = await self._list(self._access.node_id, partition)
-        lists = {view.own[partition]: own, NOTHING: {}}
+        lists = {view.own.get(partition, NOTHING): own, NOTHING: {}}
         theirs: dict[NodeId, dict[ChunkId, int]] = {}
         for node in sorted(view.held):
             digest = view.held[node].get(partition, NOTHING)

@@ -30,6 +30,7 @@ from protocol.paths import folder_partition, name_of, parent_of, row_partition
 from protocol.rows import row_digest
 from protocol.versions import Row
 
+PAIR = 2
 DOUBTS_MAX = 4096
 """Rows in doubt that are remembered; where there are more, all agreement ends until the next comparison."""
 
@@ -75,7 +76,8 @@ class Confirmed:
         """Follow the layout in force, one after another from the one on that this life began with."""
         before, self._layout = self._layout, layout
         self._others = {}
-        for partition in layout.partitions_of(self._node_id):
+        columns = max(layout.record.old_columns, layout.record.new_columns)
+        for partition in layout.partitions_of(self._node_id) if columns <= PAIR else ():
             others = [owner for owner in layout.replicas(partition) if owner != self._node_id]
             if len(others) == 1:
                 self._others[partition] = others[0]
@@ -113,7 +115,7 @@ class Confirmed:
 
     def agrees(self, node: NodeId, partitions: Iterable[int], compared: Doubts) -> None:
         """A replica has on its disk the rows of `partitions` as they were here when `compared` was in doubt."""
-        if compared.age != self._age:
+        if compared.age != self._age or not self._others:
             return
         agreed = {partition: node for partition in partitions if self._others.get(partition) == node}
         self._agreed.update(agreed)

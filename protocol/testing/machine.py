@@ -185,9 +185,11 @@ class NodeMachine(RuleBasedStateMachine):
 
     @rule(paused=st.booleans(), number=chunk_numbers, purpose=st.sampled_from(Purpose))
     def pause_rebalance(self, paused: bool, number: int, purpose: Purpose) -> None:
-        """Somebody has copies stay where they are, or move on; and somebody else fetches one."""
+        """Somebody has copies stay where they are, or move on; and somebody else asks for one and fetches it."""
+        chunk_id, _ = CHUNKS[number]
         self._ask(RebalanceSet(DEADLINE_MILLISECONDS, paused))
-        self._ask(ChunkGet(DEADLINE_MILLISECONDS, CHUNKS[number][0], purpose))
+        self._ask(ChunksHave(DEADLINE_MILLISECONDS, (chunk_id,)))
+        self._ask(ChunkGet(DEADLINE_MILLISECONDS, chunk_id, purpose))
         self._ask(StatusGet(DEADLINE_MILLISECONDS))
 
     @rule(version=st.integers(0, 5))

@@ -360,6 +360,9 @@ async def _attack(nodes: LocalNodes, victim: LocalNode, connections: int, seed: 
     outcomes = await asyncio.gather(*clients, return_exceptions=True)
     report.failures += [repr(each) for each in outcomes if not isinstance(each, asyncio.CancelledError)]
     await asyncio.sleep(REST_SECONDS)
+    if has_ended(victim):
+        report.crashes += faults_of(victim)
+        return report
     report.descriptors = descriptors, open_files(victim)
     report.memory.append(resident(victim))
     report.peak = resident(victim, "VmHWM")
@@ -370,9 +373,14 @@ async def _attack(nodes: LocalNodes, victim: LocalNode, connections: int, seed: 
     return report
 
 
+def has_ended(node: LocalNode) -> bool:
+    """Return whether the process of a node is gone."""
+    return not Path(f"/proc/{node.pid}/status").exists()
+
+
 def faults_of(node: LocalNode) -> list[str]:
     """Return what a node did that no input may make it do."""
-    if not Path(f"/proc/{node.pid}/status").exists():
+    if has_ended(node):
         return [f"{node.name} has ended: {node.last_words()}"]
     lines = node.log.read_text(errors="replace").splitlines() if node.log.exists() else []
     return [f"{node.name} logged: {line}" for line in lines if "Traceback" in line or "never retrieved" in line or "rror:" in line]

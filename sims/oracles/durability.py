@@ -67,11 +67,13 @@ class AckIsDurable(Oracle):
                     "I15" if owners == layout.new_set(partition) else "I19",
                     f"{what} {rows} of its {len(owners)} replicas by layout {layout.version}, and a majority is {len(owners) // 2 + 1}",
                 )
-        copies = sum(self._may_have_lost(machine, write) or _has_row(machine, write) for machine in self.world.machines.values())
-        if write.digest not in (ABSENT, None):
-            copies = min((copies, *self._chunk_copies(write)))
+        machines = self.world.machines.values()
+        rows = sum(self._may_have_lost(machine, write) or _has_row(machine, write) for machine in machines)
+        gone = sum(self._may_have_dropped(machine, layout, write) and not _has_row(machine, write) for machine in machines)
+        chunks = tuple(self._chunk_copies(write)) if write.digest not in (ABSENT, None) else ()
+        copies = min((rows, *chunks))
         needed = self._needed(layout, write)
-        if copies < needed or copies < min(write.copies, layout.copies_wanted):
+        if copies < needed or min((rows + gone, *chunks)) < min(write.copies, layout.copies_wanted):
             raise self.violated(
                 "I2",
                 f"write {write.number} of {write.path}: {write.copies} copies were acknowledged, {copies} are on disks, {needed} promised",
@@ -103,6 +105,11 @@ class AckIsDurable(Oracle):
     def _may_have_lost(self, machine: Machine, write: Write) -> bool:
         """Return whether a disk may have lost, since the write began, what it had: that is within what the plan may lose."""
         return machine.lossy_at >= write.began
+
+    def _may_have_dropped(self, machine: Machine, layout: Layout, write: Write) -> bool:
+        """Return whether a disk may have dropped, since the write began, a row that was counted there: its node is no replica any more."""
+        has_learned = self._stored[machine.name][-1][0] >= write.began
+        return has_learned and identity_on(machine) not in layout.replicas(row_partition(write.path))
 
     def _counts(self, owner: NodeId, write: Write) -> bool:
         """Return whether a replica has the row of a write, or may have lost it since."""

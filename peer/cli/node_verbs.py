@@ -178,8 +178,8 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
         )
     if identity.system.lost_at:
         output.warn(
-            f"{identity.lost or 'rows were lost'}: this node stays who it is and fetches them from the other members; "
-            "until they are here it votes on nothing that they stood for"
+            f"{identity.lost or 'rows were lost'}: this node stays who it is and fetches its rows from the other members; "
+            "until they are here it votes on nothing that they are about"
         )
 
     def note_event(event: NodeEvent) -> None:

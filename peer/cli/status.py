@@ -15,6 +15,7 @@ from peer.cli.text import count_text, printable, size_text
 from peer.cli.world import client_of
 from peer.errors import ShoalError
 from peer.files.cluster_status import ClusterStatus, MemberStatus
+from peer.files.confirmed import PAIR
 from peer.real.loop import run
 from protocol.identity import short
 from protocol.messages import Status
@@ -191,15 +192,20 @@ def health_lines(found: ClusterStatus) -> list[str]:
     away = count_members(found) - alive
     lines = []
     if alive < found.copies_needed:
-        lines.append(f"nothing is read or written: that needs {count_text(found.copies_needed, 'machine')} and {alive} can be reached")
+        what = "nothing is read or written: that"
+        if alive and count_members(found) == PAIR:
+            what = "nothing is written, and only what both are known to have is read: more"
+        lines.append(f"{what} needs {count_text(found.copies_needed, 'machine')} and {alive} can be reached")
     elif away:
         copies = count_text(min(found.copies_wanted, alive), "copy", "copies")
-        lines.append(f"{count_text(away, 'member')} away: new files are kept in {copies}; the rest is made up for when they return")
+        later = "; what is missing then is copied when they return" if alive < found.copies_wanted else ""
+        lines.append(f"{count_text(away, 'member')} away: new files are kept in {copies}{later}")
     lines.extend(dead_line(member, found) for member in found.members if member.state == "dead")
     lines.extend(recovering_line(member, found) for member in found.members if member.state == "recovering")
     owed = sum(answer.owed_chunks for answer in answers)
     if owed:
-        how = "until the members that are away return" if away else "they are being repaired"
+        return_or_go = "return" if found.eviction_hold else "return or are left out"
+        how = f"until the members that are away {return_or_go}" if away else "they are being repaired"
         lines.append(f"{count_text(owed, 'chunk')} with fewer than {found.copies_wanted} copies: {how}")
     lines.extend(rebalance_lines(answers))
     if found.moving_partitions:

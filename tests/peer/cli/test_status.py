@@ -36,8 +36,11 @@ def test_a_healthy_cluster_says_so(shoal, client):
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (cluster(member("ada"), member("ben"), member("cleo", "dead")), "1 member away"),
+        (cluster(member("ada"), member("ben"), member("cleo", "dead")), "1 member away: new files are kept in 2 copies; what is missing"),
+        (cluster(*map(member, ("ada", "ben", "cleo")), member("dora", "dead")), "1 member away: new files are kept in 3 copies\n"),
         (cluster(member("ada"), member("ben", "dead"), member("cleo", "dead")), "nothing is read or written"),
+        (cluster(member("ada"), member("ben", "dead")), "nothing is written, and only what both are known to have is read: more needs 2"),
+        (cluster(member("ada", owed_chunks=2), member("ben"), gone("cleo", 5)), "until the members that are away return or are left out"),
         (cluster(member("ada", owed_chunks=2), member("ben"), member("cleo")), "2 chunks with fewer than 3 copies"),
         (cluster(member("ada", corrupt_chunks=1), member("ben"), member("cleo")), "1 copy"),
         (cluster(member("ada"), member("ben"), member("cleo"), moving=7), "7 partitions"),

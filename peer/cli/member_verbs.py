@@ -195,13 +195,13 @@ def resume(settings: Settings) -> None:
 async def set_rebalance(settings: Settings, output: Output, *, paused: bool) -> None:
     """Tell all members.
 
-    Raises: Unavailable (some did not answer).
+    Raises: OutcomeUnknown (some did not answer, the others know it).
     """
     async with client_of(settings) as client:
         silent = await client.set_rebalance(paused=paused)
     if silent:
         names = ", ".join(map(printable, silent))
-        raise Unavailable(f"the others know it, but no answer came from {names}: run it again when `shoal status` shows them alive")
+        raise OutcomeUnknown(f"the others know it, but no answer came from {names}: run it again when `shoal status` shows them alive")
     if paused:
         output.done({"event": "paused"}, "rebalancing is paused: copies stay where they are, and what has too few is copied all the same")
     else:

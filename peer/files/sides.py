@@ -39,7 +39,7 @@ class Side:
     def meaning(self) -> str:
         """Return what it means for a path whose replicas do not answer, and what to do."""
         if not self.away:
-            return "all members can be reached by now: try again"
+            return "all members can be reached by now: try again; if it stays so, `shoal status` says why"
         needed = self.members // 2 + 1
         if self.reached >= needed:
             means = "the others hold paths of their own, which can be used"

@@ -16,7 +16,8 @@ those who decide give its partitions new ones (`peer.cluster.decider`). Replicas
 sources. Where too few others are left it waits, and votes on nothing.
 
 Where a cluster began by force what was acknowledged may lie with a single owner. So there every owner pulls from all others, but for those
-that have been away for long, before it answers for the partition at all.
+that have been away for long, before it answers for the partition at all. Who loses its rows in the midst of that gives what it has, like
+everybody, and pulls from all others without exception: whoever counts on its vote has stored what that was for before it asked.
 """
 
 import asyncio
@@ -128,8 +129,9 @@ class Sync:
     async def _pull_missing(self, layout: Layout, missing: list[int]) -> None:
         groups: dict[int, list[int]] = defaultdict(list)
         for partition in missing:
-            if layout.cfg(partition) > self._system.lost_at:
-                groups[layout.cfg(partition)].append(partition)
+            stamp = layout.cfg(partition)
+            if stamp > self._system.lost_at or (stamp == self._system.lost_at and layout.gathers(partition)):
+                groups[stamp].append(partition)
         for stamp, partitions in sorted(groups.items()):
             await self._pull_group(layout, stamp, partitions)
 
@@ -162,7 +164,9 @@ class Sync:
         for partition in partitions:
             owners = layout.old_set(partition)
             majority = len(owners) // 2 + 1
-            if layout.gathers(partition):
+            if layout.gathers(partition) and layout.cfg(partition) == self._system.lost_at:
+                needed[partition] = len(owners) - 1
+            elif layout.gathers(partition):
                 if awaited.isdisjoint(owners):
                     is_owner = self._node_id in owners
                     needed[partition] = max(majority, len(reached.intersection(owners))) - is_owner

@@ -207,7 +207,7 @@ class RowService:
             raise Refused(ErrorCode.NOT_REPLICA, "this node is no replica of the partition")
         if stamp != layout.cfg(partition):
             raise Refused(ErrorCode.STALE, f"stamp {stamp} is not {layout.cfg(partition)}")
-        if self._system.is_lost(partition) and not (layout.gathers(partition) and stamp > self._system.lost_at):
+        if self._system.is_lost(partition) and not (layout.gathers(partition) and stamp >= self._system.lost_at):
             raise Refused(ErrorCode.UNAVAILABLE, "this replica has lost its rows and does not have them again yet")
         return layout
 

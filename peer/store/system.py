@@ -207,7 +207,7 @@ class SystemStore:
 
     def is_lost(self, partition: int) -> bool:
         """Return whether this node must not vote on `partition`: it has lost its rows, and has not synced that one since."""
-        return bool(self.lost_at) and self._synced[partition] <= self.lost_at
+        return self._synced[partition] < self.lost_at
 
     async def lose_rows(self) -> None:
         """Note durably that all rows are lost: to be called before there are new ones."""

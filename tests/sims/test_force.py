@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from peer.care.reconcile import Reconcile
+from peer.cluster.sync import Sync
 from peer.errors import DataLost, NoSuchPath, OutcomeUnknown, RequestFailed, Unavailable, WrongUsage
 from peer.files.quorum import fetch_row
 from peer.node import Notice
@@ -216,6 +217,40 @@ def test_a_row_that_has_rotten_at_one_of_them_keeps_no_other_from_being_read(see
             await expect(world, f"/d{number}/f{number}", b"x")
 
     run(seed, NAMES, scenario)
+
+
+@pytest.mark.parametrize("left", ["ab", "abc"])
+def test_rows_that_are_lost_while_all_gather_keep_nobody_from_going_on(left: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = NAMES if left == "ab" else (*NAMES, "f")
+    original = Sync._pull_from
+
+    async def nothing(self: Sync, source: NodeId, stamp: int, partitions: list[int], *, gathers: bool) -> bool:
+        return False
+
+    async def scenario(world: World) -> None:
+        client = await world.client("a")
+        for number in range(8):
+            await client.put_bytes(f"/d{number}/f", b"x")
+        await asyncio.sleep(10.0)  # what can be read lies with all
+        lost = [name for name in names if name not in left]
+        gone = ids(world, *lost)
+        await lose(world, *lost)
+        before = cluster_of(world, "a")
+        monkeypatch.setattr(Sync, "_pull_from", nothing)
+        forcing = asyncio.ensure_future(force(world, "a", gone))
+        await until(30.0, lambda: cluster_of(world, "b") != before, "b does not follow")
+        await asyncio.sleep(0.5)
+        world.crash("b")
+        monkeypatch.setattr(Sync, "_pull_from", original)
+        world.machines["b"].storage.damage("ns")
+        node = await world.start("b")
+        await settled(world, *left)
+        await until(30.0, lambda: not node.system.lost_at, "its rows are not here again")
+        await forcing
+        for number in range(8):
+            await expect(world, f"/d{number}/f", b"x")
+
+    run(1, names, scenario)
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.004, 0.03, 0.5])

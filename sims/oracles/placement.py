@@ -22,10 +22,10 @@ ROUNDING = 8
 
 
 class MovesAreBounded(Oracle):
-    """I16 and I17: a layout moves hardly more chunks than it must, and takes no partition from many who stay; the last one is fair.
+    """I16 and I17: a layout moves hardly more than it must, and takes no partition from many who stay; the last one is fair.
 
-    What must move is known of homes only. Of the columns that hold rows alone clusters of the swarm have nearly as many as members: a
-    partition that needs another owner has hardly a choice, so that what shares alone would move cannot be reached.
+    Homes must move as their shares say. Rows move as theirs say and where homes do: whoever becomes a home becomes an owner, and with few
+    more members than columns there is hardly a choice whom it replaces.
     """
 
     def begin(self, world: World, plan: Plan, history: History) -> None:
@@ -63,12 +63,15 @@ class MovesAreBounded(Oracle):
             if len(lost) > 2:
                 names = ", ".join(layout.members[owner].name for owner in lost)
                 raise self.violated("I16", f"layout {layout.version} takes partition {partition} from {names} at once, who stay")
-        homes = layout.record.replication
-        held = _loads(before, homes)
-        needed = sum(max(0.0, share - held[member]) for member, share in _shares(layout, staying, homes).items())
-        moved = sum(len({*new[:homes]} - {*old[:homes]}) for old, new in zip(before, after, strict=True) if old != new)
-        if moved > MOVED_SHARE * needed + ROUNDING:
-            raise self.violated("I16", f"layout {layout.version} moves {moved} homes, and {needed:.0f} must")
+        replication, must = layout.record.replication, 0.0
+        for columns, columns_before in ((replication, replication), (layout.record.new_columns, layout.record.old_columns)):
+            held = _loads(before, columns_before)
+            must += sum(max(0.0, share - held[member]) for member, share in _shares(layout, staying, columns).items())
+            moved = sum(
+                len({*new[:columns]} - {*old[:columns_before]}) for old, new in zip(before, after, strict=True) if old != new
+            )
+            if moved > MOVED_SHARE * must + ROUNDING:
+                raise self.violated("I16", f"layout {layout.version} moves {moved} slots of {columns} columns, and {must:.0f} must")
 
 
 def _loads(rows: Sequence[Row], columns: int) -> Counter[NodeId]:

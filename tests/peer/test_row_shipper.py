@@ -47,7 +47,7 @@ def nobody_watches(node: NodeId, rows: Sequence[Row]) -> None:
 
 
 async def ship_all(replica: Replica, rows: list[Row]) -> list[BaseException | None]:
-    shipper = RowShipper(replica, nobody_watches)  # type: ignore[arg-type]
+    shipper = RowShipper(replica, nobody_watches)
     tasks = [asyncio.create_task(shipper.ship(REPLICA, 7, 1, each)) for each in rows]
     for _ in range(5):
         await asyncio.sleep(0)
@@ -57,7 +57,7 @@ async def ship_all(replica: Replica, rows: list[Row]) -> list[BaseException | No
 
 async def test_a_row_leaves_at_once_and_those_that_come_meanwhile_travel_together() -> None:
     replica = Replica()
-    shipper = RowShipper(replica, nobody_watches)  # type: ignore[arg-type]
+    shipper = RowShipper(replica, nobody_watches)
     first = asyncio.create_task(shipper.ship(REPLICA, 7, 1, row("first")))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -71,7 +71,7 @@ async def test_a_row_leaves_at_once_and_those_that_come_meanwhile_travel_togethe
 async def test_rows_of_another_stamp_do_not_travel_with_them() -> None:
     replica = Replica()
     replica.gate.set()
-    shipper = RowShipper(replica, nobody_watches)  # type: ignore[arg-type]
+    shipper = RowShipper(replica, nobody_watches)
     ways = [(7, 1, "a"), (7, 2, "b"), (8, 1, "c")]
     await asyncio.gather(*(shipper.ship(REPLICA, partition, stamp, row(name)) for partition, stamp, name in ways))
     assert sorted(replica.asked) == [["/a"], ["/b"], ["/c"]]
@@ -119,7 +119,7 @@ async def test_a_bug_reaches_everybody_whose_row_it_concerns() -> None:
 
 async def test_whoever_is_cancelled_leaves_its_row_on_its_way() -> None:
     replica = Replica()
-    shipper = RowShipper(replica, nobody_watches)  # type: ignore[arg-type]
+    shipper = RowShipper(replica, nobody_watches)
     first = asyncio.create_task(shipper.ship(REPLICA, 7, 1, row("first")))
     await asyncio.sleep(0)
     second = asyncio.create_task(shipper.ship(REPLICA, 7, 1, row("second")))

@@ -211,7 +211,7 @@ def test_a_hello_that_was_on_its_way_while_the_layout_changed_leaves_nobody_behi
                 said = hello(kind, peer)
                 return replace(said, layout_version=before.version, layout_digest=before.digest) if peer == late else said
 
-            node.hello = hello  # type: ignore[method-assign]
+            node.hello = hello
         node = await world.start("e")
         await asyncio.sleep(5.0)
         assert node.layout.version == world.node("a").layout.version

@@ -186,7 +186,7 @@ def test_one_of_two_goes_on_alone_and_the_other_is_foreign_and_destroys_nothing(
         assert back.layout.cluster_id != cluster_of(world, "a")
         assert sum("without it: nothing crosses" in text for text in told(world, "a")) == 1
         assert sum("without this machine: nothing crosses" in text for text in told(world, "b")) == 1
-        assert any("data folder" in notice for member in (await client.status()).members for notice in member.status.notices)  # type: ignore[union-attr]
+        assert any("data folder" in notice for member in (await client.status()).members for notice in member.status.notices)
         assert dict(world.machines["b"].storage.databases["ns"].values) == before
         assert await client.get_bytes("/g") == content
         await world.stop("b")

@@ -208,7 +208,7 @@ def test_what_has_the_fewest_copies_comes_first() -> None:
             for name in others[: copies[number]]:
                 await give(world, name, number)
         for name in NAMES[:4]:
-            world.node(name).fetch.run = nothing  # type: ignore[method-assign]  # they stay as they are
+            world.node(name).fetch.run = nothing  # they stay as they are
         await world.restart("e")
         await until(SWEEP_SECONDS, lambda: len(arrived) == len(mine), "all has come")
         of_id = {chunk(number)[0]: copies[number] for number in mine}
@@ -288,7 +288,7 @@ def test_in_no_second_more_moves_than_the_limit_each_way(monkeypatch: pytest.Mon
 
     async def getting(self: ChunkService, request: ChunkGet, deadline: float) -> Any:
         served = await get(self, request, deadline)
-        gone[self._access.node_id].append((asyncio.get_running_loop().time(), len(served[1])))  # type: ignore[index, arg-type]
+        gone[self._access.node_id].append((asyncio.get_running_loop().time(), len(served[1])))
         return served
 
     async def fetching(self: Fetch, chunk_id: ChunkId, node: Any, purpose: Any) -> bool:

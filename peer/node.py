@@ -445,7 +445,7 @@ class Node:
                 plan = await self.forcing.plan(request.gone)
                 if request.begin and plan.layout is not None:
                     self._spawn(self._go_on(plan.layout))
-                return Forced(plan.short, plan.lost)
+                return Forced(plan.short, plan.lost, plan.homeless)
             case RebalanceSet():
                 await self.system.save_rebalance(paused=request.paused)
                 self.sweep.wake()
@@ -674,12 +674,12 @@ class Node:
             case Relation.LEFT:
                 what = (
                     f"{node} belongs to cluster {other}, from which this one ({this}) has gone on by force without it: nothing crosses; "
-                    "to let it in as a new machine stop it, move its data folder away and start it again"
+                    "to let it in as a new machine stop it, remove `identity` from its data folder and start it again: it keeps its chunks"
                 )
             case Relation.SUCCESSOR:
                 what = (
                     f"{node} belongs to cluster {other}, which has gone on by force from this one ({this}) without this machine: nothing "
-                    "crosses; to join it stop this node, move its data folder away and start it again"
+                    "crosses; to join it stop this node, remove `identity` from its data folder and start it again: it keeps its chunks"
                 )
             case _:
                 what = (

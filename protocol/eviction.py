@@ -68,13 +68,19 @@ def goes_on(layout: Layout, is_there: Callable[[NodeId], bool]) -> bool:
     return majority(layout.record.voters) and all(map(majority, dict.fromkeys(layout.old_rows)))
 
 
-def losses(layout: Layout, gone: Collection[NodeId]) -> tuple[int, int]:
-    """Return how many partitions have no majority of their owners left without `gone`, and how many of them no owner at all."""
+def losses(layout: Layout, gone: Collection[NodeId]) -> tuple[int, int, int]:
+    """Return how many partitions have no majority of their owners left without `gone`, how many of them no owner at all, and how many
+    no home, so that chunks which lay at their homes are lost.
+    """
     left = [[[owner for owner in owners if owner not in gone] for owners in layout.replica_sets(p)] for p in range(limits.PARTITIONS)]
     short = sum(
         any(2 * len(some) <= len(owners) for some, owners in zip(sets, layout.replica_sets(p), strict=True)) for p, sets in enumerate(left)
     )
-    return short, sum(not any(sets) for sets in left)
+    copies = layout.record.replication
+    homeless = sum(
+        all(home in gone for owners in layout.replica_sets(p) for home in owners[:copies]) for p in range(limits.PARTITIONS)
+    )
+    return short, sum(not any(sets) for sets in left), homeless
 
 
 def names_of(members: Sequence[Member]) -> str:

@@ -422,6 +422,8 @@ class Forced(Answer):
     """Partitions with fewer owners left than a majority: what was written to them last may be missing."""
     lost: U32
     """Those of them with no owner left: their rows are lost."""
+    homeless: U32
+    """Partitions with no home left: chunks that lay at their homes alone are lost, and the files that they belong to."""
 
 
 @dataclass(frozen=True, slots=True)

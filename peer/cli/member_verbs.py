@@ -24,6 +24,7 @@ from peer.real.loop import run
 from peer.session import Session
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId, short
+from protocol.limits import PARTITIONS
 from protocol.messages import Leave, Leaving
 
 ASK_SECONDS = 5.0
@@ -80,8 +81,8 @@ def forget(settings: Settings, members: tuple[str, ...], force: bool, yes: bool)
 
     Where most machines are gone nobody decides that any more. With --force the others go on as another cluster with all that they have, and
     those that are off now as soon as they meet it. It says before what that costs. A MEMBER that does come back is refused, and has
-    to be begun anew in an empty data folder; so do not name one that only cannot be reached now. Run it on ONE machine: two that are
-    forced become two clusters.
+    to be begun anew (without `identity` in its data folder); so do not name one that only cannot be reached now. Run it on ONE machine: two
+    that are forced become two clusters.
     """
     output = Output(settings)
     if not force:
@@ -117,6 +118,9 @@ async def tell_cost(settings: Settings, output: Output, members: Sequence[str]) 
         output.note(f"{text}: what was written last may be missing there, or be older than it was")
     if cost.lost:
         output.note(f"{count_text(cost.lost, 'partition has', 'partitions have')} no replica left: the entries of those folders are lost")
+    if cost.homeless:
+        share = PARTITIONS // cost.homeless
+        output.note(f"about one chunk in {share} lay on machines that are gone alone: the files that it belongs to are lost")
     return gone
 
 

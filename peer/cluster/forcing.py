@@ -34,8 +34,9 @@ class Plan:
     layout: Layout | None
     """The first one of the new cluster; None when there is nothing to do."""
     short: int
-    """Partitions that have no majority of their owners left, and (below) those of them that have none."""
+    """Partitions that have no majority of their owners left, and (below) those of them that have none, and those that have no home left."""
     lost: int
+    homeless: int
 
 
 class Forcing:
@@ -71,7 +72,7 @@ class Forcing:
             raise Refused(ErrorCode.NO_CLUSTER, "this node belongs to no cluster yet")
         gone = [node_id for node_id in layout.members if node_id in named]
         if not gone:
-            return Plan(None, 0, 0)
+            return Plan(None, 0, 0, 0)
         here = [layout.members[node_id] for node_id in gone if self._detector.is_alive(node_id)]
         if here:
             raise Refused(ErrorCode.INVALID, f"{names_of(here)} is there: nobody who is can be given up")

@@ -150,7 +150,7 @@ class NodeModel:
             case Forget():
                 return Done(), b""
             case Force():
-                return Forced(0, 0), b""
+                return Forced(0, 0, 0), b""
             case RebalanceSet():
                 self.is_rebalance_paused = request.paused
                 return Done(), b""

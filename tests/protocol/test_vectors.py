@@ -182,7 +182,7 @@ EXAMPLES: tuple[Message, ...] = (
     Leaving(4096, 12, 3_145_728, False, "what this node holds has to be confirmed by ben as well: away"),
     Forget(5000, B),
     Force(5000, (B, C), False),
-    Forced(4096, 12),
+    Forced(4096, 12, 410),
     RowPublish(6000, PARTITION, 5, op(1), PATH, (Dot(B, 2),), Kind.FILE, 300_000, 0o644, NOW, "ada", CHUNKED, (A, B, C)),
     Published(Dot(A, 7), 3),
     RowMerge(2000, PARTITION, 5, (ROW,)),

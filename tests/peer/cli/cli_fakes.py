@@ -122,7 +122,7 @@ class FakeClient:
             former = (Former(ClusterId(self.status_found.cluster_id), 4),)
             self.status_found = replace(self.status_found, cluster_id=b"\xee" * 16, members=staying, former=former)
             raise OutcomeUnknown("the link has ended")  # as it may, once it is done
-        return Forced(4096, 12)
+        return Forced(4096, 12, 410)
 
     async def set_rebalance(self, *, paused: bool) -> tuple[str, ...]:
         self._fail()

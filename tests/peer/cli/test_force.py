@@ -26,6 +26,7 @@ def test_it_says_what_it_costs_and_does_nothing_where_nobody_answers(shoal, clie
     assert "ada, emil would go on as another cluster, without ben, cleo, dora" in done.stderr
     assert "4096 partitions have lost most of their replicas" in done.stderr
     assert "12 partitions have no replica left" in done.stderr
+    assert "about one chunk in 9 lay on machines that are gone alone" in done.stderr
     assert "--yes" in done.stderr.splitlines()[-1]
     assert len(client.status_found.members) == 5
 
@@ -80,6 +81,12 @@ def test_of_two_nodes_one_goes_on_alone_and_the_other_is_refused(tmp_path: Path)
         with up(ben, "--join", address, "--name", "ben", SHOAL_KEY=key) as second:
             second.ready()
             assert second.process.stderr is not None
-            assert "move its data folder away" in second.process.stderr.readline()
+            assert "remove `identity` from its data folder" in second.process.stderr.readline()
+        (ben / "data" / "identity").unlink()
+        with up(ben, "--join", address, "--name", "ben", SHOAL_KEY=key) as second:
+            assert second.ready()[1] == 2
+            (ben / "cluster.key").write_text(key + "\n")
+            read = run_shoal(ben, "cat", "/f")
+            assert read.stdout == "x" * 100_000, read.stderr
         notices = json.loads(run_shoal(ada, "status", "--json").stdout)["health"]["notices"]
         assert [notice for notice in notices if "without it: nothing crosses" in notice]

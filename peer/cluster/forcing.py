@@ -86,7 +86,7 @@ class Forcing:
             away = [member for member in wanted.record.members if not self._is_with_us(member.node_id)]
             fault = f"with {names_of(away)} away the others cannot go on either: wait for them, or name them as well"
             raise Refused(ErrorCode.UNAVAILABLE, fault)
-        return Plan(wanted, *losses(layout, gone))
+        return Plan(wanted, *await self._compute.run(lambda: losses(layout, gone)))
 
     async def _ask(self, layout: Layout, members: Collection[Member]) -> None:
         """Make sure that nobody who is there knows a newer layout, or has gone over to another cluster.

@@ -31,6 +31,7 @@ from protocol.rows import row_digest
 from protocol.versions import Row
 
 PAIR = 2
+"""Replicas of which one alone may answer: with more a majority is more than one."""
 DOUBTS_MAX = 4096
 """Rows in doubt that are remembered; where there are more, all agreement ends until the next comparison."""
 

@@ -44,6 +44,8 @@ class DiskState:
         self.durable_names: dict[str, SimFile] = {}
         self.folders: dict[str, None] = {"": None}
         self.total_bytes = TOTAL_BYTES
+        self.others_bytes = 0
+        """What other programs keep on it."""
         self.slowness = 1.0
         """Every operation takes so many times as long."""
         self.sync_fails = False
@@ -300,7 +302,8 @@ class SimDisk:
         self._note("misdirected", path)
 
     def _free(self) -> int:
-        return max(0, self._state.total_bytes - sum(len(file.content) for file in self._state.names.values()))
+        state = self._state
+        return max(0, state.total_bytes - state.others_bytes - sum(len(file.content) for file in state.names.values()))
 
     def _file(self, path: str) -> SimFile:
         file = self._state.names.get(path)

@@ -210,4 +210,4 @@ class SimStorage:
 
     def fill(self) -> None:
         """Leave nothing of the disk free: its databases live on what they reserved."""
-        self.state.total_bytes = 1
+        self.state.others_bytes = self.state.total_bytes

@@ -14,7 +14,6 @@ from peer.node import Left
 from protocol.hashing import plain_hash
 from protocol.identity import NodeId, node_id_of
 from protocol.messages import Leave
-from sims.disk import TOTAL_BYTES
 from sims.garbage import GARBAGE, GarbageSender
 from sims.network import SimNetwork
 from sims.oracles import Violation
@@ -22,7 +21,6 @@ from sims.plan import DAMAGING, RETURNS, Fault, Plan
 from sims.world import PORT, Machine, World
 
 SLOW_DISK = 100.0
-FULL_DISK_BYTES = 1
 STORM_UP_SECONDS = 0.3
 GARBAGE_SECONDS = 2.0
 """A node says no to what cannot be a frame as soon as it sees it, long before it misses a hello."""
@@ -72,7 +70,7 @@ class Nemesis:
         for machine in world.machines.values():
             state = machine.storage.state
             state.slowness, state.is_lying, state.sync_fails, state.misdirects, state.steps_left = 1.0, False, False, 0, None
-            state.total_bytes = TOTAL_BYTES
+            state.others_bytes = 0
             world.loop.resume(machine.host)
         for name in self._plan.gone:
             if world.machines[name].is_up:
@@ -313,11 +311,11 @@ class Nemesis:
         state.slowness = 1.0
 
     async def _full_disk(self, fault: Fault, random: Random) -> None:
-        state = self._machine(fault).storage.state
+        storage = self._machine(fault).storage
         self._count(fault)
-        state.total_bytes = FULL_DISK_BYTES
+        storage.fill()
         await asyncio.sleep(fault.seconds)
-        state.total_bytes = TOTAL_BYTES
+        storage.state.others_bytes = 0
 
     async def _lying_disk(self, fault: Fault, random: Random) -> None:
         state = self._machine(fault).storage.state

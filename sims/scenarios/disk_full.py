@@ -8,7 +8,6 @@ acknowledged is lost, and no node stops. With room again, puts succeed again.
 import asyncio
 
 from peer.errors import Unavailable
-from sims.disk import TOTAL_BYTES
 from sims.scenarios._common import NAMES, durable_copies, expect
 from sims.world import World
 
@@ -44,7 +43,7 @@ async def story(world: World) -> None:
         await expect(world, path, *contents)
     assert all(world.machine(name).is_up for name in NAMES), "a full disk has stopped a node"
     for name in full:
-        world.machine(name).storage.state.total_bytes = TOTAL_BYTES
+        world.machine(name).storage.state.others_bytes = 0
     await asyncio.sleep(2.0)
     assert (await client.put_bytes("/more", old)).copies >= 3
     await expect(world, "/more", old)

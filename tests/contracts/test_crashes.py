@@ -189,6 +189,17 @@ def test_a_full_simulated_disk_refuses_a_write_and_keeps_what_it_has() -> None:
     over_seeds(story, range(5))
 
 
+def test_a_disk_that_others_fill_is_no_smaller() -> None:
+    async def story(seed: int) -> None:
+        storage = SimStorage(Random(seed))
+        total, free = await storage.disk.space()
+        assert total == free
+        storage.fill()
+        assert await storage.disk.space() == (total, 0)
+
+    over_seeds(story)
+
+
 def test_every_commit_that_resolved_survives_a_crash_and_no_commit_is_torn_or_overtaken() -> None:
     async def story(seed: int) -> bool:
         storage = SimStorage(Random(seed))

@@ -6,6 +6,7 @@ certificate becomes a node id. Translates `OSError` and `ssl.SSLError` into `Con
 
 import asyncio
 import errno
+import functools
 import ipaddress
 import logging
 import socket
@@ -157,7 +158,7 @@ class RealListener:
             gate = _Gate(self._endpoint)
             task = self._loop.create_task(self._shake_hands(connection, host, gate))
             self._handshakes[task] = gate
-            task.add_done_callback(self._handshakes.pop)
+            task.add_done_callback(functools.partial(self._handshake_over, connection, host))
 
     async def _shake_hands(self, connection: socket.socket, host: str, gate: _Gate) -> None:
         try:
@@ -169,12 +170,14 @@ class RealListener:
                 self._note_stranger(host, "it proves no node identity")
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             self._note_stranger(host, getattr(error, "reason", None) or str(error) or "no handshake in time")
-        finally:
-            if gate.protocol is None:
-                connection.close()
-            self._half_open[host] -= 1
-            if not self._half_open[host]:
-                del self._half_open[host]
+
+    def _handshake_over(self, connection: socket.socket, host: str, task: asyncio.Task[None]) -> None:
+        """Forget a handshake, also one that was cancelled before its first step."""
+        if self._handshakes.pop(task).protocol is None:
+            connection.close()
+        self._half_open[host] -= 1
+        if not self._half_open[host]:
+            del self._half_open[host]
 
     def _note_stranger(self, host: str, reason: str) -> None:
         """Count, and log each address once a minute at most."""

@@ -152,6 +152,19 @@ async def test_a_closed_listener_closes_on_those_that_have_proven_nothing() -> N
 
 
 @on_both_loops
+async def test_a_listener_that_is_closed_as_soon_as_it_accepts_leaves_no_connection() -> None:
+    for steps in range(5):
+        door = await Door().open()
+        silent = Silent(door.port)
+        while not door.listener._handshakes:
+            await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await door.listener.close()
+        await silent.until_closed()
+
+
+@on_both_loops
 async def test_a_closed_listener_keeps_who_has_just_proven_itself() -> None:
     for _ in range(5):
         door = await Door().open()

@@ -59,7 +59,12 @@ def running(world: World) -> dict[NodeId, Machine]:
 
 
 def identity_on(machine: Machine) -> NodeId | None:
-    """Return the id of the node whose disk a machine has; None if there is no such thing on it."""
+    """Return the id of the node that runs on a machine, or else of the one whose disk it has; None if there is no such thing on it.
+
+    Who runs with an identity whose file a lying disk has not kept is nobody else for that.
+    """
+    if machine.node is not None:
+        return machine.node.node_id
     file = machine.storage.state.durable_names.get("identity")
     return _identity(bytes(file.durable)) if file is not None else None
 

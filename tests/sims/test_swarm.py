@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -429,7 +430,7 @@ def ticked(oracle: Oracle) -> str | None:
 def test_a_node_that_runs_with_less_than_others_remember_of_it_is_noticed(boots: int, commits: int, expected: str | None) -> None:
     disks = Disks(NobodyForgets())
     for machine in disks.world.machines.values():
-        machine.node = object()
+        machine.node = SimpleNamespace(node_id=identity_on(machine))
     one, other = disks.world.machines["a"].storage.databases, disks.world.machines["b"].storage.databases
     boot, *counts = (
         int.from_bytes(one[name].values[key][VALUE_HEADER_BYTES:], "big")
@@ -441,6 +442,16 @@ def test_a_node_that_runs_with_less_than_others_remember_of_it_is_noticed(boots:
     assert node_id is not None
     other["sys"].values[b"life/" + node_id] = bytes(VALUE_HEADER_BYTES) + encode(life)
     assert disks.finds() == expected
+
+
+def test_who_runs_with_an_identity_that_a_lying_disk_has_not_kept_is_judged_by_it() -> None:
+    disks = Disks(NobodyForgets())
+    one, other = disks.world.machines["a"], disks.world.machines["b"]
+    former = identity_on(one)
+    assert former is not None
+    other.storage.databases["sys"].values[b"life/" + former] = bytes(VALUE_HEADER_BYTES) + encode(Life(100, bytes(16), 100))
+    one.node, other.node = (SimpleNamespace(node_id=NodeId(bytes([each]) * 32)) for each in b"ab")
+    assert disks.finds() is None
 
 
 @pytest.mark.parametrize(

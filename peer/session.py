@@ -228,10 +228,10 @@ class Session:
             self.links.learn_addresses(info.node_id, info.addresses)
 
     async def _ask_around(self) -> None:
-        """A member that cannot be reached may have another address by now, which those know that are linked to it."""
+        """A member that cannot be reached may have another address by now, or be one no more: those who are linked to us know."""
         for peer in self.links.peers():
-            with suppress(LinkLost, RequestFailed, TimeoutError):
-                await self._learn_addresses(peer.node_id)
+            with suppress(LinkLost, RequestFailed, TimeoutError, RemoteProtocolError):
+                await self._learn_from(peer.node_id)
         await asyncio.sleep(ASK_AROUND_SECONDS)
 
     async def _learn_layout(self, node_id: NodeId) -> None:

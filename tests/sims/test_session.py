@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from peer.files.operations import Operations
 from peer.real.faults import NoFaults
 from peer.seams import ClientEnv
 from peer.session import Session
@@ -72,3 +73,25 @@ def test_a_shipped_node_in_the_state_of_the_record_answers_as_the_record(monkeyp
 
     assert sum(isinstance(request, RowFetch) for request, _, _ in read) == 6
     World(1).run(scenario)
+
+
+def test_a_session_that_learned_the_layout_of_a_node_that_was_catching_up_learns_what_came_after() -> None:
+    """The only member that it knows has gone for good, so nobody whom it asks can tell it that its layout is old."""
+
+    async def story(world: World) -> None:
+        await world.found("abcd")
+        founder, other = (world.machine(name).node for name in "ab")
+        assert founder is not None
+        assert other is not None
+        session = await world.session(HOST, "b")
+        client = Operations(session)
+        await world.on(HOST, lambda: client.put_bytes("/f", b"x"))
+        oldest = await other.system.layout(1)
+        assert oldest is not None
+        await world.stop("a")
+        session._layout = Layout.from_bytes(oldest)
+        assert list(session.layout.members) == [founder.node_id]
+        assert await world.on(HOST, lambda: client.get_bytes("/f")) == b"x"
+        assert session.layout.version == other.layout_version()
+
+    World(1).run(story)

@@ -443,6 +443,8 @@ class Nemesis:
 
     async def _start(self, name: str) -> None:
         """Start a node unless one runs. It begins in a task of its own: a start during which power fails never ends."""
+        while self._is_up(name) and self._is_stopping(name):
+            await asyncio.sleep(0.01)
         if self._is_up(name) or name in self._away:
             return
         task = asyncio.get_running_loop().create_task(self._boot(name))
@@ -455,6 +457,10 @@ class Nemesis:
 
     def _is_up(self, name: str) -> bool:
         return self._world.machines[name].is_up
+
+    def _is_stopping(self, name: str) -> bool:
+        stopping = self._world.machines[name].stopping
+        return stopping is not None and not stopping.done()
 
     async def _boot(self, name: str) -> None:
         try:

@@ -51,6 +51,8 @@ class Machine:
     node: Node | None = None
     is_up: bool = False
     """Whether a process runs, also one that has not come as far as to be a node."""
+    stopping: asyncio.Task[None] | None = None
+    """The end of the process that runs, if it is to end in good order."""
     lossy_at: float = -1.0
     """When its disk last did worse than to lose power, or lost power after it had lied."""
     events: list[NodeEvent] = field(default_factory=list)
@@ -129,7 +131,7 @@ class World:
         assert not machine.is_up, f"{name} runs already"
         machine.starts += 1
         machine.host = f"{name}#{machine.starts}"
-        machine.is_up = True
+        machine.is_up, machine.stopping = True, None
         self.lan.power_on(name)
         self.trace.note(machine.host, "start")
         try:
@@ -161,13 +163,13 @@ class World:
         return await self.start(name)
 
     async def stop(self, name: str) -> None:
-        """Stop a node in good order."""
+        """Stop a node in good order, to the end even if the caller is cancelled. Never returns if the machine loses its power meanwhile."""
         machine = self.machines[name]
         node, machine.node = machine.node, None
         assert node is not None
         self.trace.note(machine.host, "stop")
-        await self.on(machine.host, node.stop)
-        machine.is_up = False
+        machine.stopping = self.loop.create_task(self._stop(machine, node))
+        await asyncio.shield(machine.stopping)
 
     def lose_rows(self, name: str, *, damaged: bool) -> None:
         """End the process of a machine, and have its rows lost or, with `damaged`, unreadable."""
@@ -259,6 +261,10 @@ class World:
         machine.node = None
         machine.is_up = False
         return machine
+
+    async def _stop(self, machine: Machine, node: Node) -> None:
+        await self.on(machine.host, node.stop)
+        machine.is_up = False
 
     async def _boot(self, machine: Machine, found: bool) -> Node:
         entropy = SimEntropy(f"{self.seed} {machine.host}")

@@ -32,6 +32,7 @@ from sims.disk import SimFile
 from sims.formed import switch_on
 from sims.history import ABSENT, OK, UNKNOWN, History, Listing, Seen, Write
 from sims.loop import Deadlock, Livelock, OutOfTime
+from sims.nemesis import Nemesis
 from sims.oracles import Violation
 from sims.oracles.base import Oracle
 from sims.oracles.disks import VALUE_HEADER_BYTES, has_chunk, identity_on, latest_layout
@@ -442,6 +443,20 @@ def test_a_node_that_runs_with_less_than_others_remember_of_it_is_noticed(boots:
     assert node_id is not None
     other["sys"].values[b"life/" + node_id] = bytes(VALUE_HEADER_BYTES) + encode(life)
     assert disks.finds() == expected
+
+
+def test_a_node_that_was_stopping_when_all_was_mended_runs_again() -> None:
+    async def story(world: World) -> None:
+        await world.found("ab")
+        nemesis = Nemesis(world, Plan(seed=1, faults=(Fault(0.0, "stop", ("b",), 60.0),)), [])
+        nemesis.begin()
+        while world.machine("b").node is not None:
+            await asyncio.sleep(0.001)
+        assert world.machine("b").is_up
+        await nemesis.end()
+        assert world.node("b").name == "b"
+
+    World(1).run(story)
 
 
 def test_who_runs_with_an_identity_that_a_lying_disk_has_not_kept_is_judged_by_it() -> None:

@@ -20,6 +20,7 @@ from peer.cluster.decider import Decider
 from peer.cluster.detector import Detector
 from peer.cluster.explorer import Explorer
 from peer.cluster.forcing import Forcing
+from peer.cluster.foreign import Foreign
 from peer.cluster.genesis import Genesis
 from peer.cluster.layouts import Layouts
 from peer.cluster.leaving import Leaver
@@ -95,7 +96,6 @@ from protocol.succession import Relation
 PROTOCOL_VERSION = 1
 ANNOUNCE_TIMEOUT_SECONDS = 5.0
 CATCH_UP_AGAIN_SECONDS = 1.0
-NOTICES_MAX = 16
 VOTES = (RowPublish, RowMerge, RowFetch, ListFetch, PartitionPull, LayoutPrepare, LayoutAccept)
 """What a node promises something by, or answers as one of a quorum."""
 PEERS_SHOWN_MAX = 2 * limits.MEMBERS_MAX
@@ -167,8 +167,6 @@ class Node:
         self._env = env
         self._home = home
         self._on_event = on_event
-        self._notices: list[str] = []
-        self._foreign: set[bytes] = set()
         self._cluster_id = b""
         self._tasks: list[asyncio.Task[None]] = []
         self._heard: dict[NodeId, tuple[bytes, int]] = {}
@@ -230,6 +228,7 @@ class Node:
         self.leaver = Leaver(
             self.node_id, self.layouts, self.detector, self.system, self.rows, self.chunks, self.chunk_service, self.sweep
         )
+        self.foreign = Foreign(self._say, lambda address: self.explorer.try_address(address), self._spawn)
         self._listener: Listener = await self._env.network.listen(self.config.listen, self.links.accept)
         self.explorer = Explorer(
             self.links, self._env.discovery, self.system, self.entropy, self.config.join, self._is_member, lambda: self.addresses
@@ -374,13 +373,15 @@ class Node:
             return error.code, error.reason
         if relation in _LINKED:
             return self.lives.admit(peer)
-        self._tell_foreign(peer, relation)
+        self.foreign.meet(peer, relation, self.layout)
         return CloseCode.FOREIGN_CLUSTER, f"this node belongs to cluster {short(self.layout.cluster_id)}"
 
     def peer_up(self, peer: Hello) -> None:
         """Exchange peers and layouts with whom a link has come up."""
         if peer.role is not Role.MEMBER:
             return
+        if self._is_ours(peer):
+            self.foreign.meet_own(peer)
         self.detector.peer_up(peer)
         self.explorer.keep(peer.node_id)
         self._spawn(self._greet(peer))
@@ -548,13 +549,6 @@ class Node:
     def _say(self, text: str) -> None:
         self._on_event(Notice(text))
 
-    def _notice(self, text: str) -> None:
-        """Say something that stays true: the status repeats it for as long as this node lives."""
-        if text in self._notices:
-            return
-        self._notices = [*self._notices, text][-NOTICES_MAX:]
-        self._say(text)
-
     def _layout_changed(self, layout: Layout) -> None:
         self.confirmed.layout_changed(layout)
         for node_id, member in layout.members.items():
@@ -565,8 +559,7 @@ class Node:
             self.explorer.keep(node_id)
         if self._cluster_id not in (b"", layout.cluster_id):  # no answer of the old cluster leaves any more, and none arrives
             self.links.close_all(CloseCode.NORMAL, "this node goes on in another cluster")
-            self._notices.clear()
-            self._foreign.clear()
+            self.foreign.clear()
             self._say(f"cluster {short(self._cluster_id)} goes on by force as {short(layout.cluster_id)}, and this node in it")
         self._cluster_id = layout.cluster_id
         foreign = [peer.node_id for peer in self.links.peers() if self._relation(peer) not in _LINKED]
@@ -648,10 +641,7 @@ class Node:
     async def _follow_heir(self, peer: Hello, layout: Layout) -> None:
         """Go over to the cluster that goes on from this one by force, unless this one goes on as well."""
         if goes_on(layout, self._is_with_us):
-            self._notice(
-                f"cluster {short(peer.cluster_id)} goes on by force from this one ({short(layout.cluster_id)}), and has this node as well: "
-                "it stays for as long as a majority is here"
-            )
+            self.foreign.meet(peer, Relation.HEIR, layout)
             raise Unavailable("a majority is here")
         if not await self.layouts.follow(peer.node_id):
             self._refuse(peer, Relation.SUCCESSOR)
@@ -661,32 +651,8 @@ class Node:
             log.debug("cluster %s is not begun: the layout has changed meanwhile", short(layout.cluster_id))
 
     def _refuse(self, peer: Hello, relation: Relation) -> None:
-        self._tell_foreign(peer, relation)
+        self.foreign.meet(peer, relation, self.layout)
         self.links.close_peers([peer.node_id], CloseCode.FOREIGN_CLUSTER, "another cluster of the same key")
-
-    def _tell_foreign(self, peer: Hello, relation: Relation) -> None:
-        """Say once for each cluster that another one is on the network, however many nodes of it are met."""
-        if peer.cluster_id in self._foreign or len(self._foreign) >= NOTICES_MAX:
-            return
-        self._foreign.add(peer.cluster_id)
-        node, other, this = f"node {peer.name} ({short(peer.node_id)})", short(peer.cluster_id), short(self.layout.cluster_id)
-        match relation:
-            case Relation.LEFT:
-                what = (
-                    f"{node} belongs to cluster {other}, from which this one ({this}) has gone on by force without it: nothing crosses; "
-                    "to let it in as a new machine stop it, remove `identity` from its data folder and start it again: it keeps its chunks"
-                )
-            case Relation.SUCCESSOR:
-                what = (
-                    f"{node} belongs to cluster {other}, which has gone on by force from this one ({this}) without this machine: nothing "
-                    "crosses; to join it stop this node, remove `identity` from its data folder and start it again: it keeps its chunks"
-                )
-            case _:
-                what = (
-                    f"{node} has the same key but belongs to another cluster ({other}, this is {this}): nothing crosses; "
-                    "give one of the two a key of its own"
-                )
-        self._notice(what)
 
     async def _watch_addresses(self, known: tuple[str, ...]) -> None:
         # Links that last say nothing new; those that the change has broken are made anew, with a hello that does.
@@ -743,7 +709,7 @@ class Node:
                 PeerStatus(node_id, self.detector.state(node_id), int(self.detector.away_seconds(node_id)))
                 for node_id in seen[:PEERS_SHOWN_MAX]
             ),
-            notices=tuple(self._notices),
+            notices=self.foreign.notices,
             missing_chunks=self.fetch.missing_chunks,
             surplus_chunks=self.sweep.surplus_chunks(),
             is_rebalance_paused=self._is_rebalance_paused(),

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from peer.cluster.foreign import LOOK_SECONDS, SILENT_SECONDS
 from peer.node import Notice
 from protocol.messages import Role
 from sims.world import World
@@ -196,3 +197,22 @@ def test_two_clusters_of_one_key_refuse_each_other_and_say_so(seed: int) -> None
         assert names == []
 
     World(seed).run(scenario, seconds_max=120.0)
+
+
+def test_another_cluster_is_told_of_for_as_long_as_it_is_there() -> None:
+    async def scenario(world: World) -> None:
+        world.lan.cut("a", "b")
+        world.lan.cut("b", "a")
+        a, _ = [await world.start(name, found=True) for name in ("a", "b")]
+        world.lan.heal()
+        await asyncio.sleep(3 * SILENT_SECONDS)
+        assert len(a.foreign.notices) == 1
+        assert len([event for event in world.machines["a"].events if isinstance(event, Notice)]) == 1
+        await world.stop("b")
+        await asyncio.sleep(SILENT_SECONDS + 2 * LOOK_SECONDS)
+        assert a.foreign.notices == ()
+        await world.start("b")
+        await asyncio.sleep(30.0)
+        assert len(a.foreign.notices) == 1
+
+    World(0).run(scenario, seconds_max=3600.0)

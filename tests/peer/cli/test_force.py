@@ -79,14 +79,15 @@ def test_of_two_nodes_one_goes_on_alone_and_the_other_is_refused(tmp_path: Path)
         assert run_shoal(ada, "cat", "/f").stdout == "x" * 100_000
         assert run_shoal(ada, "put", "-", "/g", input="y").returncode == 0
         with up(ben, "--join", address, "--name", "ben", SHOAL_KEY=key) as second:
-            second.ready()
+            where, _ = second.ready()
             assert second.process.stderr is not None
             assert "remove `identity` from its data folder" in second.process.stderr.readline()
+        notices = json.loads(run_shoal(ada, "status", "--json").stdout)["health"]["notices"]
+        assert [notice for notice in notices if "without it: nothing crosses" in notice]
         (ben / "data" / "identity").unlink()
-        with up(ben, "--join", address, "--name", "ben", SHOAL_KEY=key) as second:
+        with up(ben, "--join", address, "--listen", where, "--name", "ben", SHOAL_KEY=key) as second:
             assert second.ready()[1] == 2
             (ben / "cluster.key").write_text(key + "\n")
             read = run_shoal(ben, "cat", "/f")
             assert read.stdout == "x" * 100_000, read.stderr
-        notices = json.loads(run_shoal(ada, "status", "--json").stdout)["health"]["notices"]
-        assert [notice for notice in notices if "without it: nothing crosses" in notice]
+        assert json.loads(run_shoal(ada, "status", "--json").stdout)["health"]["notices"] == []

@@ -36,6 +36,10 @@ class Unavailable(ShoalError):
     code = "unavailable"
 
 
+class Waiting(Unavailable):
+    """A node answers and belongs to no cluster yet. The text says what it waits for."""
+
+
 class AlreadyThere(ShoalError):
     """Something is there already, or is of another kind, or two writes conflict."""
 

@@ -30,6 +30,7 @@ from protocol.connection import (
     RequestCancelled,
 )
 from protocol.errors import CloseCode, ErrorCode
+from protocol.fields import clipped
 from protocol.hashing import Buffer
 from protocol.identity import NodeId, short
 from protocol.messages import Answer, Failure, Hello, LinkKind, Request
@@ -353,8 +354,7 @@ class Link(asyncio.BufferedProtocol):
         return self._writable and self._connection.can_send(payload_bytes)
 
     def _failure(self, code: ErrorCode, reason: str) -> Failure:
-        text = reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")
-        return Failure(code, text, self._owner.layout_version())
+        return Failure(code, clipped(reason), self._owner.layout_version())
 
     async def _room(self) -> None:
         self._refuse_when_closed()

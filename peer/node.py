@@ -41,7 +41,7 @@ from peer.store.home import Home
 from protocol import limits, succession
 from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
 from protocol.eviction import goes_on
-from protocol.fields import NO_CLUSTER
+from protocol.fields import NO_CLUSTER, clipped
 from protocol.hashing import Buffer
 from protocol.identity import ClusterId, NodeId, short
 from protocol.layout import Layout, Member, unpack_partitions, weight_of
@@ -546,6 +546,10 @@ class Node:
     def _is_empty(self) -> bool:
         return self.rows.count == 0 and self.chunks.count == 0
 
+    def _notices(self) -> tuple[str, ...]:
+        waiting = self.genesis.waits_for if self.layouts.current is None else ""
+        return tuple(map(clipped, (*self.foreign.notices, *filter(None, [waiting]))))
+
     def _say(self, text: str) -> None:
         self._on_event(Notice(text))
 
@@ -709,7 +713,7 @@ class Node:
                 PeerStatus(node_id, self.detector.state(node_id), int(self.detector.away_seconds(node_id)))
                 for node_id in seen[:PEERS_SHOWN_MAX]
             ),
-            notices=self.foreign.notices,
+            notices=self._notices(),
             missing_chunks=self.fetch.missing_chunks,
             surplus_chunks=self.sweep.surplus_chunks(),
             is_rebalance_paused=self._is_rebalance_paused(),

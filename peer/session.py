@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from peer.config import DIAL_TIMEOUT_SECONDS
-from peer.errors import ConnectFailed, LinkLost, NotAllowed, Refused, RequestFailed, Unavailable, Unreachable, WrongUsage
+from peer.errors import ConnectFailed, LinkLost, NotAllowed, Refused, RequestFailed, Unavailable, Unreachable, Waiting, WrongUsage
 from peer.link import Reply, Served
 from peer.links import Links
 from peer.seams import ClientEnv
 from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
 from protocol.fields import NO_CLUSTER
 from protocol.hashing import Buffer
-from protocol.identity import NodeId
+from protocol.identity import NodeId, short
 from protocol.layout import Layout
-from protocol.messages import Answer, Hello, LayoutGet, LayoutIs, LinkKind, Peers, PeersGet, Request, Role
+from protocol.messages import Answer, Hello, LayoutGet, LayoutIs, LinkKind, Peers, PeersGet, Request, Role, Status, StatusGet
 
 ASK_TIMEOUT_SECONDS = 5.0
 ASK_AROUND_SECONDS = 5.0
@@ -26,6 +26,14 @@ ASK_AROUND_SECONDS = 5.0
 CONNECT_RETRY_SECONDS = 0.2
 CONNECT_HEDGE_SECONDS = 0.25
 """An address that has not let the client in by then is not waited for alone."""
+
+
+class _NoCluster(LinkLost):
+    """A node has answered, and there is no cluster to enter by it."""
+
+    def __init__(self, peer: Hello) -> None:
+        super().__init__(f"node {peer.name} belongs to no cluster yet")
+        self.peer = peer
 
 
 class Session:
@@ -58,7 +66,7 @@ class Session:
     async def connect(self, addresses: Sequence[str], *, timeout_seconds: float) -> None:
         """Reach one of `addresses` that belongs to a cluster, and learn the layout and where its members listen.
 
-        Raises: NotAllowed when every address refuses the key, Unavailable otherwise.
+        Raises: NotAllowed when every address refuses the key, Waiting when only nodes answer that belong to no cluster yet, Unavailable.
         """
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + timeout_seconds
@@ -69,6 +77,9 @@ class Session:
             if addresses and all(isinstance(fault, ConnectFailed) and fault.wrong_key for fault in faults):
                 raise NotAllowed(f"{', '.join(addresses)} refuses this key: use the key of its cluster")
             if loop.time() >= give_up_at:
+                waiting = next((fault.peer for fault in faults if isinstance(fault, _NoCluster)), None)
+                if waiting is not None:
+                    raise Waiting(await self._what_it_waits_for(waiting))
                 reason = "; ".join(map(str, faults)) or "no address is known"
                 raise Unavailable(f"no node can be reached ({reason}): is one running? start it with `shoal up`")
             await asyncio.sleep(CONNECT_RETRY_SECONDS)
@@ -208,16 +219,28 @@ class Session:
         """Raises: ConnectFailed, LinkLost."""
         peer = await self.links.meet(address)
         try:
-            await self._learn_from(peer.node_id)
+            await self._learn_from(peer)
+        except _NoCluster:
+            raise
         except (LinkLost, RequestFailed, TimeoutError, RemoteProtocolError) as error:
             raise LinkLost(f"{address}: {str(error) or 'no answer in time'}") from None
 
-    async def _learn_from(self, node_id: NodeId) -> None:
+    async def _learn_from(self, peer: Hello) -> None:
         """Learn the layout and where its members listen."""
-        await self._learn_layout(node_id)
+        await self._learn_layout(peer.node_id)
         if self._layout is None:
-            raise LinkLost("it belongs to no cluster yet")
-        await self._learn_addresses(node_id)
+            raise _NoCluster(peer)
+        await self._learn_addresses(peer.node_id)
+
+    async def _what_it_waits_for(self, peer: Hello) -> str:
+        message = StatusGet(int(ASK_TIMEOUT_SECONDS * 1000))
+        notices: tuple[str, ...] = ()
+        with suppress(LinkLost, RequestFailed, TimeoutError):
+            reply = await self.links.request(peer.node_id, message, timeout_seconds=ASK_TIMEOUT_SECONDS)
+            assert isinstance(reply.message, Status)
+            notices = reply.message.notices
+        what = "; ".join(notices) or "try again in a moment"
+        return f"node {peer.name} ({short(peer.node_id)}) is running and belongs to no cluster yet: {what}"
 
     async def _learn_addresses(self, node_id: NodeId) -> None:
         message = PeersGet(int(ASK_TIMEOUT_SECONDS * 1000))

@@ -15,6 +15,7 @@ from typing import Final
 from protocol import limits
 from protocol.codec import decode_header, encode_header
 from protocol.errors import CloseCode, ErrorCode, LocalProtocolError, RemoteProtocolError
+from protocol.fields import clipped
 from protocol.framing import Frame, FrameReader, frame_parts
 from protocol.hashing import Buffer
 from protocol.identity import NodeId
@@ -360,7 +361,7 @@ class Connection:
 
     def _fail(self, code: CloseCode, reason: str, events: list[Event]) -> None:
         if self._sent is not Phase.CLOSED:
-            self._send(Close(code, _clip(reason)), 0)
+            self._send(Close(code, clipped(reason)), 0)
         self._end()
         events.append(Closed(code, reason, by_peer=False))
 
@@ -502,7 +503,3 @@ def _fits(message: Message, kind: LinkKind, payload_bytes: int) -> bool:
         return False
     carrier = message.CARRIER
     return carrier is Carrier.EITHER or (carrier is Carrier.CTL) == (kind is LinkKind.CTL)
-
-
-def _clip(reason: str) -> str:
-    return reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")

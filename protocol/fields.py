@@ -86,6 +86,7 @@ ClusterIdField = Annotated[ClusterId, Binary(CLUSTER_ID_BYTES, CLUSTER_ID_BYTES,
 
 NameField = Annotated[str, Text(limits.NAME_BYTES_MAX)]
 ReasonField = Annotated[str, Text(limits.REASON_BYTES_MAX)]
+"""One line for a person (`clipped`)."""
 PathField = Annotated[str, Text(limits.PATH_BYTES_MAX)]
 AddressField = Annotated[str, Text(limits.ADDRESS_BYTES_MAX)]
 """`HOST:PORT` with an IP literal; IPv6 in brackets."""
@@ -96,3 +97,8 @@ PartitionBitmap = Annotated[bytes, Binary(limits.PARTITIONS // 8, limits.PARTITI
 """A set of partitions: bit `p % 8` (least significant first) of byte `p // 8` stands for partition p."""
 Flag = bool
 """msgpack true or false."""
+
+
+def clipped(reason: str) -> str:
+    """Return as much of a line as a `ReasonField` takes."""
+    return reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")

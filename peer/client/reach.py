@@ -3,11 +3,10 @@
 import asyncio
 import platform
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from peer.client.home_files import node_addresses
-from peer.errors import Unavailable, WrongUsage
+from peer.errors import Unavailable, Waiting, WrongUsage
 from peer.real.clock import RealWallClock
 from peer.real.compute import RealCompute
 from peer.real.discovery import ZeroconfDiscovery
@@ -30,16 +29,24 @@ CONNECT_SECONDS = 5.0
 async def find_session(key: ClusterKey, nodes: Sequence[str], home: Path) -> Session:
     """Return a session with one of `nodes` if any are named, else with the node of `home`, else with one that is found.
 
-    Raises: NotAllowed, Unavailable.
+    Raises: NotAllowed, Waiting (the node of `home` is the only one, and waits), Unavailable.
     """
     if nodes:
         return await open_session(key, nodes, CONNECT_SECONDS)
     addresses = node_addresses(home)
+    waiting: Waiting | None = None
     if addresses:
         # The file of a node that was killed stays behind, so one that does not answer means nothing.
-        with suppress(Unavailable):
+        try:
             return await open_session(key, addresses, HOME_NODE_SECONDS)
-    return await open_session(key, await discover(key), CONNECT_SECONDS)
+        except Waiting as error:
+            waiting = error
+        except Unavailable:
+            pass
+    try:
+        return await open_session(key, await discover(key), CONNECT_SECONDS)
+    except Unavailable as error:
+        raise waiting or error from None
 
 
 async def open_session(key: ClusterKey, addresses: Sequence[str], timeout_seconds: float) -> Session:

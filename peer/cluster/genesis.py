@@ -25,6 +25,18 @@ LONE_NOTICE_SECONDS = 5.0
 ADMISSION_NOTICE_SECONDS = 4.0
 """Longer than admission takes while a cluster is small or empty."""
 
+LOOKING = "it has just been started and looks for others: try again in a moment"
+OTHERS = "it has found others that wait as well, and they begin a cluster within seconds: try again in a moment"
+LONE = (
+    "no other node of this key is heard: waiting for one; to begin a cluster here use `shoal up --found`, "
+    "to learn what keeps others away `shoal doctor`"
+)
+NOT_HEARD = "the cluster of this key is not heard any more: waiting for it; `shoal doctor` tells what keeps it away"
+ADMISSION = (
+    "a cluster of this key is found: waiting to be admitted by a majority of its machines, "
+    f"which takes up to {ADMIT_SECONDS:.0f} s once it holds data, and for as long as too many of them are away"
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -48,6 +60,9 @@ class Genesis:
         self._typed_faults = typed_faults
         self.known_cluster = b""
         """A cluster of this key that there is, as far as anybody has said since the start."""
+        self.waits_for = LOOKING
+        """What this node waits for, and what a person may do about it."""
+        self._told: set[str] = set()
 
     async def found(self) -> None:
         """Found a cluster of one."""
@@ -59,7 +74,6 @@ class Genesis:
         loop = asyncio.get_running_loop()
         started = quiet_since = loop.time()
         waiting: list[NodeId] = []
-        told = told_of_cluster = False
         while self._layouts.current is None:
             await asyncio.sleep(LOOK_SECONDS)
             members = [peer for peer in self._peers() if peer.role is Role.MEMBER]
@@ -68,33 +82,33 @@ class Genesis:
             if initialised:
                 await self._join(initialised)
                 quiet_since = loop.time()
-                if not self._layouts.version and not told_of_cluster and loop.time() - started >= ADMISSION_NOTICE_SECONDS:
-                    told_of_cluster = True
-                    self._notice(
-                        "a cluster of this key is found: waiting to be admitted by a majority of its machines, "
-                        f"which takes up to {ADMIT_SECONDS:.0f} s once it holds data, and for as long as too many of them are away"
-                    )
+                if not self._layouts.version and loop.time() - started >= ADMISSION_NOTICE_SECONDS:
+                    self._tell(ADMISSION)
                 continue
             now_waiting = [peer.node_id for peer in members]
             if now_waiting != waiting:
                 waiting, quiet_since = now_waiting, loop.time()
             own = self._member().node_id
             if self.known_cluster:
-                if not told and loop.time() - quiet_since >= LONE_NOTICE_SECONDS:
-                    told = True
-                    self._notice("the cluster of this key is not heard any more: waiting for it; `shoal doctor` tells what keeps it away")
-            elif waiting and own < min(waiting) and loop.time() - quiet_since >= GENESIS_LISTEN_SECONDS:
-                await self.found()
-            elif not waiting and not told and loop.time() - started >= LONE_NOTICE_SECONDS:
-                told = True
+                if loop.time() - quiet_since >= LONE_NOTICE_SECONDS:
+                    self._tell(NOT_HEARD)
+            elif waiting:
+                self.waits_for = OTHERS
+                if own < min(waiting) and loop.time() - quiet_since >= GENESIS_LISTEN_SECONDS:
+                    await self.found()
+            elif loop.time() - started >= LONE_NOTICE_SECONDS:
                 faults = self._typed_faults()
                 if faults:
-                    self._notice(f"waiting: nobody who was named with --join lets this node in ({'; '.join(faults)})")
+                    self._tell(f"waiting: nobody who was named with --join lets this node in ({'; '.join(faults)})", "refused")
                 else:
-                    self._notice(
-                        "no other node of this key is heard: waiting for one; to begin a cluster here use `shoal up --found`, "
-                        "to learn what keeps others away `shoal doctor`"
-                    )
+                    self._tell(LONE)
+
+    def _tell(self, text: str, kind: str = "") -> None:
+        """Show what this node waits for, and say it the first time that it does; one of a `kind` is said once, however it differs."""
+        self.waits_for = text
+        if (kind or text) not in self._told:
+            self._told.add(kind or text)
+            self._notice(text)
 
     async def _join(self, initialised: list[NodeId]) -> None:
         for node_id in initialised:

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from peer.cluster.foreign import LOOK_SECONDS, SILENT_SECONDS
+from peer.errors import Waiting
 from peer.node import Notice
 from protocol.messages import Role
 from sims.world import World
@@ -74,7 +75,11 @@ def test_a_lone_machine_with_a_given_key_waits_and_the_next_one_ends_the_waiting
         node = await world.start("a")
         await asyncio.sleep(Random(seed).uniform(6.0, 30.0))
         assert node.layouts.current is None
-        assert any(isinstance(event, Notice) and "--found" in event.text for event in world.machines["a"].events)
+        (told,) = [event.text for event in world.machines["a"].events if isinstance(event, Notice)]
+        assert "--found" in told
+        with pytest.raises(Waiting, match=r"node a .* is running and belongs to no cluster yet") as caught:
+            await world.client("a")
+        assert str(caught.value).endswith(told)
         await world.start("b")
         await world.members(2)
         client = await world.client("a")

@@ -1,5 +1,6 @@
 """`shoal up` as a process of its own: what it says, how it ends, and with which code."""
 
+import asyncio
 import json
 import os
 import re
@@ -16,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from peer.cli.world import PORTS_TRIED_MAX, NextPortNetwork
-from peer.errors import ConnectFailed
-from peer.real.keys import new_key
+from peer.client.home_files import KEY_FILE, parsed
+from peer.client.reach import find_session
+from peer.errors import ConnectFailed, Unavailable, Waiting
+from peer.real.keys import ClusterKey, new_key
 
 SECONDS = 20.0
 FAILING_DISK = """
@@ -274,13 +277,21 @@ def test_a_node_says_why_nobody_who_was_named_lets_it_in(tmp_path: Path) -> None
     assert "--found" not in line
 
 
-def test_a_lone_node_that_was_given_a_key_waits_and_says_so(tmp_path: Path) -> None:
+def test_a_lone_node_that_was_given_a_key_waits_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hear_nobody(key: ClusterKey) -> list[str]:
+        raise Unavailable("no node is heard")
+
+    monkeypatch.setattr("peer.client.reach.discover", hear_nobody)
     home = tmp_path / "home"
     assert shoal(home, "key", "new").returncode == 0
-    with up(home) as node:
+    with up(home, "--name", "ada") as node:
         time.sleep(0.5)
         assert node.process.stderr is not None
-        assert "--found" in node.process.stderr.readline()
+        said = node.process.stderr.readline()
+        assert "--found" in said
+        with pytest.raises(Waiting, match=r"node ada .* is running and belongs to no cluster yet") as caught:
+            asyncio.run(find_session(parsed((home / KEY_FILE).read_text(), ""), [], home))
+        assert said.strip().endswith(str(caught.value).partition("yet: ")[2])
         assert node.process.poll() is None
 
 

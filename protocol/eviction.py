@@ -84,5 +84,5 @@ def losses(layout: Layout, gone: Collection[NodeId]) -> tuple[int, int, int]:
 
 
 def names_of(members: Sequence[Member]) -> str:
-    """Return the names of some members, for people."""
-    return ", ".join(member.name for member in members)
+    """Return the names of some members, for people, in order."""
+    return ", ".join(sorted(member.name for member in members))

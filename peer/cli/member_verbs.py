@@ -111,8 +111,11 @@ async def tell_cost(settings: Settings, output: Output, members: Sequence[str]) 
         found = await client.status()
         gone = [member_of(found, who) for who in members]
         cost = await client.force([member.node_id for member in gone], begin=False)
-    staying = [member.name for member in found.members if member.is_member and member not in gone]
-    output.note(f"{', '.join(staying)} would go on as another cluster, without {', '.join(member.name for member in gone)}")
+    staying = [member for member in found.members if member.is_member and member not in gone]
+    output.note(f"{names_of(staying)} would go on as another cluster, without {names_of(gone)}")
+    away = [member for member in staying if member.state == "dead"]
+    if away:
+        output.note(f"kept, though away now: {names_of(away)}: they follow by themselves when they are back")
     if cost.short:
         text = count_text(cost.short, "partition has lost most of its replicas", "partitions have lost most of their replicas")
         output.note(f"{text}: what was written last may be missing there, or be older than it was")
@@ -122,6 +125,11 @@ async def tell_cost(settings: Settings, output: Output, members: Sequence[str]) 
         share = PARTITIONS // cost.homeless
         output.note(f"about one chunk in {share} lay on machines that are gone alone: the files that it belongs to are lost")
     return gone
+
+
+def names_of(members: Sequence[MemberStatus]) -> str:
+    """Return the names of some members, in order."""
+    return ", ".join(sorted(member.name for member in members))
 
 
 async def go_on_without(settings: Settings, output: Output, gone: Sequence[MemberStatus]) -> None:

@@ -31,6 +31,12 @@ def test_it_says_what_it_costs_and_does_nothing_where_nobody_answers(shoal, clie
     assert len(client.status_found.members) == 5
 
 
+def test_it_says_that_members_who_are_away_and_kept_follow(shoal, client):
+    assert "follow" not in shoal("forget", "--force", "ben", "cleo", "dora").stderr
+    lines = shoal("forget", "--force", "cleo").stderr.splitlines()
+    assert "kept, though away now: ben, dora: they follow by themselves when they are back" in lines
+
+
 @pytest.mark.parametrize(("answer", "code", "members"), [("y", 0, 2), ("n", 1, 5)])
 def test_on_a_terminal_it_asks(home, client, monkeypatch, answer, code, members):
     monkeypatch.setattr("peer.cli.member_verbs.may_ask", lambda: True)

@@ -36,6 +36,7 @@ class Relation(Enum):
     FOLLOWER = "our cluster goes on from its and has it: it may learn the chain"
     SUCCESSOR = "its cluster goes on from ours without this node"
     LEFT = "our cluster goes on from its without it"
+    SIBLING = "its cluster and ours went on from the same one"
     FOREIGN = "its cluster and ours have nothing in common but the key"
 
 
@@ -63,4 +64,5 @@ def relation(own: Layout | None, peer: Hello, past: Past) -> Relation:
         if former.cluster_id == peer.cluster_id:
             follows = peer.node_id in own.members and peer.layout_version <= former.version
             return Relation.FOLLOWER if follows else Relation.LEFT
-    return Relation.FOREIGN
+    is_sibling = {former.cluster_id for former in past.former} & {former.cluster_id for former in own.record.former}
+    return Relation.SIBLING if is_sibling else Relation.FOREIGN

@@ -3,7 +3,8 @@
 Nothing is agreed on here, for too few are left to agree: one node makes the first layout of the new cluster its own, durably, and all
 its links end. The hellos that follow say where that cluster comes from, and every member that meets it goes over by itself, whether it was
 there or not, each by a single commit (`Layouts.follow`). So a crash leaves a node in one of the two, and the same request may be
-repeated wherever nothing has come of it. Two nodes that are forced at the same time begin two clusters: each is foreign to the other.
+repeated wherever nothing has come of it. Two nodes that are forced at the same time begin two clusters: each is foreign to the other, and
+says so (`peer.cluster.foreign`).
 
 Nobody leaves a cluster that goes on as it is: that is asked of who begins as well as of who follows (`protocol.eviction.goes_on`).
 

@@ -100,6 +100,12 @@ def words(peer: Hello, relation: Relation, own: Layout) -> str:
                 f"{node} belongs to cluster {other}, which has gone on by force from this one ({this}) without this machine: nothing "
                 "crosses; to join it stop this node, remove `identity` from its data folder and start it again: it keeps its chunks"
             )
+        case Relation.SIBLING:
+            return (
+                f"{node} belongs to cluster {other}, this one to {this}, and both went on by force from the same cluster: nothing crosses; "
+                "keep one of the two: run `shoal forget --force` there with the names of its members that are in the other one, and on "
+                "those stop the node, remove `identity` from its data folder and start it again: it joins, and keeps its chunks"
+            )
         case _:
             return (
                 f"{node} has the same key but belongs to another cluster ({other}, this is {this}): nothing crosses; "

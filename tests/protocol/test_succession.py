@@ -137,7 +137,8 @@ def test_two_nodes_agree_what_they_are_to_each_other() -> None:
         assert both(behind, three, last, one) == (Relation.SUCCESSOR, Relation.LEFT)
     assert both(second, two, last, one) == (Relation.HEIR, Relation.FOLLOWER)
     assert both(at[end.version + 1], two, second, one) == (Relation.SUCCESSOR, Relation.LEFT)  # the old one has gone on as well
-    assert both(second, one, complete(forced(end, THIRD, [five], [])), two) == (Relation.FOREIGN, Relation.FOREIGN)
+    assert both(second, one, complete(forced(end, THIRD, [five], [])), two) == (Relation.SIBLING, Relation.SIBLING)
+    assert both(second, one, genesis(THIRD, member(20)), member(20).node_id) == (Relation.FOREIGN, Relation.FOREIGN)
 
 
 def test_what_no_node_says_of_its_past_is_refused() -> None:

@@ -344,9 +344,35 @@ def test_two_that_are_forced_apart_are_two_clusters_that_refuse_each_other() -> 
         await asyncio.sleep(30.0)
         for name in ("a", "b"):
             assert members(world, name) == {name}
-            assert sum("belongs to another cluster" in text for text in told(world, name)) == 1
+            assert sum("both went on by force from the same cluster" in text for text in told(world, name)) == 1
         with pytest.raises(NoSuchPath):
             await (await world.client("b")).get_bytes("/f")
+
+    run(1, NAMES, scenario)
+
+
+def test_of_two_that_are_forced_at_once_one_goes_on_as_the_notice_says_and_the_other_joins_it() -> None:
+    content = Random(1).randbytes(300 * KIB)
+
+    async def scenario(world: World) -> None:
+        await (await world.client("a")).put_bytes("/f", content)
+        b, gone = ids(world, "b"), ids(world, *NAMES[2:])
+        await lose(world, *NAMES[2:])
+        people = [await world.client(name) for name in ("a", "b")]
+        await asyncio.gather(*(person.force(gone, begin=True) for person in people))
+        await asyncio.sleep(20.0)
+        assert cluster_of(world, "a") != cluster_of(world, "b")
+        for name in ("a", "b"):
+            (notice,) = await notices(world, name)
+            assert "`shoal forget --force` there" in notice
+        await force(world, "a", b)
+        await settled(world, "a")
+        await world.stop("b")
+        world.wipe("b")  # more than `identity`, so that all comes from a
+        await world.start("b")
+        await until(60.0, lambda: members(world, "a") == {"a", "b"} and not world.node("a").layout.is_joint, "b is not let in anew")
+        assert await notices(world, "a") == await notices(world, "b") == ()
+        assert (await (await world.client("b")).put_bytes("/g", content)).copies == 2
 
     run(1, NAMES, scenario)
 

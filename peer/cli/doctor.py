@@ -4,7 +4,7 @@ A rung is a pure function from what was looked at (`peer.cli.doctor_facts`) to a
 left standing, so that one fault is one failed rung: what cannot be judged for that is skipped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -241,18 +241,18 @@ def cluster(facts: Facts) -> Finding:
             members.setdefault(each.hello.cluster_id, []).append(each)
     waiting = members.pop(b"", [])
     clusters = sorted(members, key=lambda cluster_id: (-len(members[cluster_id]), cluster_id))
+    said = "; ".join(facts.notices)
     if len(clusters) > 1:
         found = "; ".join(f"cluster {short(each)}: {listed([visit.called for visit in members[each]])}" for each in clusters)
-        advice = "clusters of one key never merge: take the machines of one of them out, and begin them anew in an empty --home"
-        left = [former.cluster_id for visits in members.values() for former in past_of(visits) if former.cluster_id in members]
-        if left:
-            advice = f"{short(left[0])} has gone on by force: begin its machines anew, each with its data folder moved away"
-        return Finding(State.FAILED, found, advice)
+        return Finding(State.FAILED, found, said or advice_on(members))
     if not clusters and waiting:
         found = f"in none yet: {listed([each.called for each in waiting])}"
-        return Finding(State.WARNING, found, "they found one within seconds of hearing each other; a single one does with --found")
+        return Finding(State.WARNING, found, said or "they found one within seconds of hearing each other; a single one does with --found")
     if not clusters:
         return Finding(State.SKIPPED, "there is no node of this key")
+    if said and facts.own not in waiting:
+        found = f"{short(clusters[0])}: {listed([each.called for each in members[clusters[0]]])}; the node of this home has met another one"
+        return Finding(State.FAILED, found, said)
     still = f"; not in it yet: {listed([each.called for each in waiting])}" if waiting else ""
     return Finding(State.OK, f"{short(clusters[0])}: {listed([each.called for each in members[clusters[0]]])}{still}")
 
@@ -289,6 +289,17 @@ LADDER: Final[tuple[tuple[str, Callable[[Facts], Finding]], ...]] = (
 def past_of(visits: Sequence[Visit]) -> list[Former]:
     """Return which clusters the one of these visits goes on from by force."""
     return [former for visit in visits if visit.hello is not None for former in succession.heard(visit.hello.optional).former]
+
+
+def advice_on(members: Mapping[bytes, Sequence[Visit]]) -> str:
+    """Return what to do about several clusters of one key, where no node of this home says it."""
+    left = [former.cluster_id for visits in members.values() for former in past_of(visits) if former.cluster_id in members]
+    if not left:
+        return "clusters of one key never merge: take the machines of one of them out, and begin them anew in an empty --home"
+    return (
+        f"{short(left[0])} has gone on by force: to let its machines in as new ones stop them, remove `identity` from their data folders "
+        "and start them again: they keep their chunks"
+    )
 
 
 def all_visits(facts: Facts) -> list[Visit]:

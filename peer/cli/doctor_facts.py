@@ -24,7 +24,7 @@ from peer.real.multicast import Echo, echo
 from peer.real.network import RealNetwork, split_address
 from peer.session import Session
 from peer.store.home import SEED_BYTES
-from protocol.messages import Hello, Peers, PeersGet
+from protocol.messages import Hello, Peers, PeersGet, Status, StatusGet
 
 ASK_SECONDS = 2.0
 
@@ -99,6 +99,8 @@ class Facts:
     """None while the node of this home has it."""
     visits: tuple[Visit, ...]
     """The other nodes: heard ones of this key, given ones, and those that the node of this home is linked to."""
+    notices: tuple[str, ...] = ()
+    """What the node of this home wants people to know."""
 
 
 async def look(question: Question) -> Facts:
@@ -122,6 +124,7 @@ async def look(question: Question) -> Facts:
         targets = [each.addresses for each in others if each.tag == shown_key.tag]
         targets += [(address,) for address in question.given]
         targets += await linked_addresses(session, own)
+        notices = await notices_of(session, own)
         visits = await asyncio.gather(*(visit(session, addresses) for addresses in without_repeats(targets)))
     finally:
         await session.close()
@@ -135,6 +138,7 @@ async def look(question: Question) -> Facts:
         own_is_heard=len(others) < len(heard),
         port=await free_port(shown_key, question) if own is None or own.reached is Step.PORT else None,
         visits=tuple(one_of_each([each for each in visits if each is not None], own)),
+        notices=notices,
     )
 
 
@@ -202,6 +206,17 @@ async def linked_addresses(session: Session, own: Visit | None) -> list[tuple[st
         assert isinstance(reply.message, Peers)
         return [peer.addresses for peer in reply.message.peers if peer.addresses and peer.node_id != own.hello.node_id]
     return []
+
+
+async def notices_of(session: Session, own: Visit | None) -> tuple[str, ...]:
+    """Return what the node of this home wants people to know: of what it refuses nobody else may know."""
+    if own is None or own.hello is None:
+        return ()
+    with suppress(LinkLost, RequestFailed, TimeoutError):
+        reply = await session.links.request(own.hello.node_id, StatusGet(int(ASK_SECONDS * 1000)), timeout_seconds=ASK_SECONDS)
+        assert isinstance(reply.message, Status)
+        return reply.message.notices
+    return ()
 
 
 async def free_port(key: ClusterKey, question: Question) -> Port:

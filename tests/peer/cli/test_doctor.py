@@ -86,6 +86,8 @@ def test_where_all_is_well_every_rung_is_ok(facts: Facts) -> None:
         (replace(ALONE, heard=(heard("cc", "10.0.0.3:7400", of_this_key=False),)), "key", "10.0.0.3:7400 has another", "copy cluster.key"),
         (refused(Step.HELLO), "versions", "10.0.0.2:7400: so it is", "same version"),
         (replace(WELL, visits=(node("ben", "10.0.0.2:7400", OTHER),)), "cluster", r"ada.*; cluster 0101.*ben", "never merge"),
+        (replace(WELL, visits=(node("ben", "10.0.0.2:7400", OTHER),), notices=("do this",)), "cluster", r"; cluster 0101.*ben", "do this"),
+        (replace(WELL, notices=("given up", "cut off")), "cluster", "ada.*; the node of this home has met another", "given up; cut off"),
     ],
 )  # fmt: skip
 def test_one_fault_is_one_failed_rung_that_says_what_to_do(facts: Facts, rung: str, found: str, advice: str) -> None:
@@ -111,6 +113,11 @@ def test_what_keeps_no_machines_apart_is_a_warning(facts: Facts, rung: str, foun
     assert {name for name, finding in findings.items() if finding.state is not State.OK} == {rung}
     assert findings[rung].state is State.WARNING
     assert re.search(found, findings[rung].found), findings[rung]
+
+
+def test_what_a_node_waits_for_is_the_advice_where_it_is_in_no_cluster() -> None:
+    finding = dict(LADDER)["cluster"](replace(ALONE, own=node("ada", "10.0.0.1:7400", b""), notices=("waiting for one",)))
+    assert (finding.state, finding.found, finding.advice) == (State.WARNING, "in none yet: ada (10.0.0.1:7400)", "waiting for one")
 
 
 def test_what_nobody_is_there_for_is_skipped() -> None:

@@ -87,13 +87,18 @@ def test_of_two_nodes_one_goes_on_alone_and_the_other_is_refused(tmp_path: Path)
         with up(ben, "--join", address, "--name", "ben", SHOAL_KEY=key) as second:
             where, _ = second.ready()
             assert second.process.stderr is not None
-            assert "remove `identity` from its data folder" in second.process.stderr.readline()
+            told = second.process.stderr.readline().strip()
+            assert "remove `identity` from its data folder" in told
+            (ben / "cluster.key").write_text(key + "\n")
+            examined = json.loads(run_shoal(ben, "doctor", "--discover-on", "127.0.0.1", "--json").stdout)
+            assert "cluster" in examined["failed"]
+            (rung,) = (rung for rung in examined["rungs"] if rung["rung"] == "cluster")
+            assert told.endswith(rung["advice"])
         notices = json.loads(run_shoal(ada, "status", "--json").stdout)["health"]["notices"]
         assert [notice for notice in notices if "without it: nothing crosses" in notice]
         (ben / "data" / "identity").unlink()
         with up(ben, "--join", address, "--listen", where, "--name", "ben", SHOAL_KEY=key) as second:
             assert second.ready()[1] == 2
-            (ben / "cluster.key").write_text(key + "\n")
             read = run_shoal(ben, "cat", "/f")
             assert read.stdout == "x" * 100_000, read.stderr
         assert json.loads(run_shoal(ada, "status", "--json").stdout)["health"]["notices"] == []

@@ -65,6 +65,15 @@ class BlockingClient:
         self._client = client
         self._loop = loop
 
+    @property
+    def on_wait(self) -> Callable[[str], None]:
+        """Is told in one line what a call waits for, when machines do not answer for two seconds; called in the client's own thread."""
+        return self._client.on_wait
+
+    @on_wait.setter
+    def on_wait(self, told: Callable[[str], None]) -> None:
+        self._client.on_wait = told
+
     def put_file(
         self,
         local: str | os.PathLike[str],

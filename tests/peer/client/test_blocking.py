@@ -58,6 +58,25 @@ def test_every_operation_has_its_blocking_twin(client: BlockingClient, tmp_path:
         client.open("/twin/a")
 
 
+def test_who_watches_is_told_what_a_call_waits_for_in_the_thread_of_the_client() -> None:
+    class Waiter(peer.Client):
+        async def get_bytes(self, path: str, begin: int = 0, end: int | None = None) -> bytes:
+            self.on_wait(f"waiting for {path}")
+            return b""
+
+    said: list[tuple[str, str]] = []
+    loop = LoopThread()
+    try:
+        client = BlockingClient(loop.call(lambda: Waiter(None)), loop)  # type: ignore[arg-type]
+        client.get_bytes("/unwatched")
+        client.on_wait = lambda text: said.append((text, threading.current_thread().name))
+        client.get_bytes("/f")
+        client.on_wait("said")
+    finally:
+        loop.close()
+    assert said == [("waiting for /f", "shoal client"), ("said", threading.current_thread().name)]
+
+
 def test_a_file_object_reads_and_seeks_like_one_of_this_machine(client: BlockingClient) -> None:
     choice = Random(1)
     data = choice.randbytes(9 * MIB + 17)

@@ -254,7 +254,7 @@ class Session:
         """A member that cannot be reached may have another address by now, or be one no more: those who are linked to us know."""
         for peer in self.links.peers():
             with suppress(LinkLost, RequestFailed, TimeoutError, RemoteProtocolError):
-                await self._learn_from(peer.node_id)
+                await self._learn_from(peer)
         await asyncio.sleep(ASK_AROUND_SECONDS)
 
     async def _learn_layout(self, node_id: NodeId) -> None:

@@ -192,7 +192,7 @@ async def fetch_page(access: Access, layout: Layout, node: NodeId, folder: str, 
 async def until_available(access: Access, partition: int, attempt: Callable[[Layout], Awaitable[T]], on_wait: OnWait) -> T:
     """Repeat a harmless `attempt` until it succeeds, with the layout caught up: for QUORUM_SECONDS at most, JOINT_SECONDS if it is joint.
 
-    Not repeated when so many replicas have been held dead for QUORUM_SECONDS that no majority is left.
+    Not repeated when so many replicas are gone (`peer.files.sides`) that no majority is left.
     `on_wait` is told what is waited for, once that takes WAIT_SECONDS.
 
     Raises: Unavailable; the text says what is reached from here, and what follows.
@@ -212,7 +212,7 @@ async def until_available(access: Access, partition: int, attempt: Callable[[Lay
             if is_over or now >= look_at:
                 look_at = now + LOOK_SECONDS
                 side = await side_of(access)
-                perhaps = {node: None for node in layout.members if side.dead_seconds.get(node, 0) < QUORUM_SECONDS}
+                perhaps = {node: None for node in layout.members if node not in side.gone}
                 if is_over or not has_majority([layout.old_set(partition)], perhaps):
                     raise Unavailable(f"{error}: {side.meaning()}") from None
                 if not is_told and loop.time() - began_at >= WAIT_SECONDS:

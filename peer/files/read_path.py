@@ -6,13 +6,16 @@ verified here, whatever its holder claims; a dead, slow or damaged copy is passe
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 
 from peer.errors import DataLost, LinkLost, RequestFailed, Unavailable
 from peer.files.access import CHUNKS_AT_ONCE, OPERATION_SECONDS, RETRY_SECONDS, Access, milliseconds
+from peer.files.sides import listed, side_of
 from protocol.errors import ErrorCode
 from protocol.hashing import Buffer
 from protocol.identity import ChunkId, NodeId
+from protocol.layout import Layout
 from protocol.manifest import Content, chunk_matches, chunk_partition, chunk_span, unpack_manifest
 from protocol.messages import ChunkData, ChunkGet
 
@@ -23,6 +26,8 @@ HEDGE_SECONDS = 0.5
 """A holder from which no chunk has come for so long is not waited for alone: the next one is asked as well. To ask two while the
 line is merely slow would make it carry everything twice."""
 FETCH_SECONDS = 10.0
+LOOK_SECONDS = 1.0
+"""How often a chunk that nobody gives looks who is there."""
 WINDOW_BYTES = 16 * 1024 * 1024
 WINDOW_CHUNKS = 16
 
@@ -121,25 +126,45 @@ class ChunkReader:
     async def fetch(self, chunk_id: ChunkId) -> memoryview:
         """Return a verified chunk from anybody who has it.
 
+        It is looked for during OPERATION_SECONDS; not so long when in a layout at rest everybody lacks it but those who are gone
+        (`peer.files.sides`).
+
         Raises: DataLost when every member was asked and none has it, Unavailable when some could not be asked.
         """
         loop = asyncio.get_running_loop()
         give_up_at: float | None = None
+        look_at = 0.0
         while True:
             async with self._turns:
                 give_up_at = give_up_at or loop.time() + OPERATION_SECONDS
+                layout = self._access.layout
                 chunk, without, failures = await self._fetch_from(self._order(chunk_id), chunk_id)
             if chunk is not None:
                 return chunk
+            name = f"chunk {chunk_id.hex()[2:14]}"
             if not failures:
-                raise DataLost(
-                    f"chunk {chunk_id.hex()[2:14]} is lost: all {without} members were asked and none has an intact copy"
-                )
+                raise DataLost(f"{name} is lost: all {without} members were asked and none has an intact copy")
             if loop.time() >= give_up_at:
-                raise Unavailable(
-                    f"chunk {chunk_id.hex()[2:14]} cannot be read now ({'; '.join(failures)}): try again when these nodes are back"
-                )
+                reasons = "; ".join(f"{self._name(node)}: {reason}" for node, reason in failures.items())
+                raise Unavailable(f"{name} cannot be read now ({reasons}): try again when these nodes are back")
+            if loop.time() >= look_at:
+                look_at = loop.time() + LOOK_SECONDS
+                await self._raise_if_gone(name, layout, failures.keys())
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _raise_if_gone(self, what: str, asked: Layout, unasked: Collection[NodeId]) -> None:
+        """Raise Unavailable if all of `unasked` are gone, and the layout by which the others were asked stands and is at rest."""
+        side = await side_of(self._access)
+        if side.layout_version > self._access.layout.version:
+            with suppress(Unavailable):
+                await self._access.catch_up(side.layout_version)
+        if asked is self._access.layout and not asked.is_joint and side.gone.issuperset(unasked):
+            names = listed(sorted(map(self._name, unasked)))
+            answered = f"{len(asked.members) - len(unasked)} of {len(asked.members)} members"
+            raise Unavailable(
+                f"{what} cannot be read now: nobody who answers ({answered}) has an intact copy; "
+                f"start {names}, or see to the network (`shoal status`, `shoal doctor`)"
+            )
 
     def _order(self, chunk_id: ChunkId) -> list[NodeId]:
         """Return every member: homes first, those with least in flight here before others."""
@@ -151,7 +176,7 @@ class ChunkReader:
         rest = [node for node in layout.fallbacks(partition) if node not in homes]
         return [*first, *self._access.preferred(rest)]
 
-    async def _fetch_from(self, nodes: Sequence[NodeId], chunk_id: ChunkId) -> tuple[memoryview | None, int, list[str]]:
+    async def _fetch_from(self, nodes: Sequence[NodeId], chunk_id: ChunkId) -> tuple[memoryview | None, int, dict[NodeId, str]]:
         """Ask `nodes` one after another, the next one early when one is silent.
 
         Returns (the chunk or None, how many have no intact copy, why the others could not be asked).
@@ -161,7 +186,7 @@ class ChunkReader:
         asked: dict[asyncio.Task[memoryview | None], NodeId] = {}
         waiting = list(reversed(nodes))
         without = open_count = 0
-        failures: list[str] = []
+        failures: dict[NodeId, str] = {}
         found: memoryview | None = None
         may_ask = True
         try:
@@ -184,7 +209,7 @@ class ChunkReader:
                     found = done.result()
                     without += found is None
                 except (LinkLost, RequestFailed, TimeoutError) as error:
-                    failures.append(f"{self._name(asked[done])}: {str(error) or 'no answer in time'}")
+                    failures[asked[done]] = str(error) or "no answer in time"
             return found, without, failures
         finally:
             for task in asked:

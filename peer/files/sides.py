@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from peer.errors import LinkLost, RequestFailed
 from peer.files.access import TRY_SECONDS, Access, milliseconds
 from protocol.identity import NodeId
-from protocol.messages import MemberState, Status, StatusGet
+from protocol.messages import MemberState, PeerStatus, Status, StatusGet
 
 NAMED_MAX = 5
+GONE_SECONDS = 6.0
+"""Who has been dead for so long is not waited for: a process that was started anew is back sooner, and who only stood still as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,10 @@ class Side:
     members: int
     away: tuple[str, ...]
     """Names of those that do not answer, in order."""
-    dead_seconds: dict[NodeId, int]
-    """For how long those of them have been dead that everybody who answers holds dead, as whoever says least."""
+    gone: frozenset[NodeId]
+    """Those of them that everybody who answers has held dead for GONE_SECONDS."""
+    layout_version: int = 0
+    """The newest that is in force anywhere, as far as is answered."""
 
     @property
     def reached(self) -> int:
@@ -33,7 +37,7 @@ class Side:
 
     def waiting(self, *, is_joint: bool) -> str:
         """Return what is waited for, in one line."""
-        whom = f"{_listed(self.away)} to answer" if self.away else "a majority to answer"
+        whom = f"{listed(self.away)} to answer" if self.away else "a majority to answer"
         return f"waiting for {whom}" + (", or for the layout that is changing to be taken back" if is_joint else "")
 
     def meaning(self) -> str:
@@ -49,7 +53,7 @@ class Side:
             means = "from here nobody can tell whether the rest is off or cut off and at work: nothing is written until more are reached"
         return (
             f"this machine reaches {self.reached} of {self.members} members; {means}; "
-            f"start {_listed(self.away)}, or see to the network (`shoal status`, `shoal doctor`)"
+            f"start {listed(self.away)}, or see to the network (`shoal status`, `shoal doctor`)"
         )
 
 
@@ -60,12 +64,16 @@ async def side_of(access: Access) -> Side:
     answers = await asyncio.gather(*(_status(access, node) for node in nodes))
     statuses = [status for status in answers if status is not None]
     away = [node for node, status in zip(nodes, answers, strict=True) if status is None]
-    dead: dict[NodeId, int] = {}
-    for node in away:
-        views = [view for status in statuses for view in status.peers if view.node_id == node]
-        if views and all(view.state >= MemberState.DEAD for view in views):
-            dead[node] = min(view.away_seconds for view in views)
-    return Side(len(nodes), tuple(sorted(layout.members[node].name for node in away)), dead)
+    return Side(
+        len(nodes),
+        tuple(sorted(layout.members[node].name for node in away)),
+        frozenset(node for node in away if _is_gone([view for status in statuses for view in status.peers if view.node_id == node])),
+        max((status.layout_version for status in statuses), default=0),
+    )
+
+
+def _is_gone(views: Sequence[PeerStatus]) -> bool:
+    return bool(views) and all(view.state >= MemberState.DEAD and view.away_seconds >= GONE_SECONDS for view in views)
 
 
 async def _status(access: Access, node: NodeId) -> Status | None:
@@ -79,6 +87,7 @@ async def _status(access: Access, node: NodeId) -> Status | None:
     return reply.message
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return some names as a reader expects them, no more than NAMED_MAX."""
     shown = [*names[:NAMED_MAX], *([f"{len(names) - NAMED_MAX} more"] if len(names) > NAMED_MAX else [])]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -17,11 +17,12 @@ from peer.files.sides import Side
     ],
 )
 def test_what_is_reached_says_what_still_works_and_what_to_do(members: int, away: tuple[str, ...], expected: str) -> None:
-    text = Side(members, away, {}).meaning()
+    text = Side(members, away, frozenset()).meaning()
     assert expected in text
     assert "\n" not in text
 
 
 def test_what_is_waited_for_is_named() -> None:
-    assert Side(3, ("b",), {}).waiting(is_joint=False) == "waiting for b to answer"
-    assert Side(3, (), {}).waiting(is_joint=True) == "waiting for a majority to answer, or for the layout that is changing to be taken back"
+    assert Side(3, ("b",), frozenset()).waiting(is_joint=False) == "waiting for b to answer"
+    text = Side(3, (), frozenset()).waiting(is_joint=True)
+    assert text == "waiting for a majority to answer, or for the layout that is changing to be taken back"

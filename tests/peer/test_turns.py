@@ -4,22 +4,38 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from peer.errors import RequestFailed, WrongUsage
+from peer.errors import RequestFailed, Unavailable, Unreachable, WrongUsage
 from peer.files import read_path
 from peer.files.access import CHUNKS_AT_ONCE
 from peer.files.attempts import Attempt
 from peer.files.operations import ROWS_AT_ONCE, Operations
 from peer.files.read_path import ChunkReader
 from peer.link import Reply
+from protocol.errors import ErrorCode
 from protocol.hashing import Buffer
 from protocol.identity import ClusterId, NodeId, OpId
-from protocol.layout import Member, complete, genesis, propose
+from protocol.layout import Layout, Member, complete, genesis, propose
 from protocol.manifest import ChunkTag, chunk_id_of
-from protocol.messages import ChunkData, ChunkGet, ChunkPut, Failure, ListFetch, PeerInfo, Request, RowFetch, RowPublish
+from protocol.messages import (
+    ChunkData,
+    ChunkGet,
+    ChunkPut,
+    Failure,
+    ListFetch,
+    MemberState,
+    PeerInfo,
+    PeerStatus,
+    Request,
+    RowFetch,
+    RowPublish,
+    Status,
+    StatusGet,
+)
 from protocol.testing.model import NodeModel
 from protocol.testing.pair import some_node_id
 
@@ -102,6 +118,7 @@ A, B = (NodeId(name * 16) for name in (b"a", b"b"))
 MEMBERS = [Member(node_id, "", "", 1, ()) for node_id in (A, B)]
 MOVING = propose(genesis(ClusterId(bytes(16)), MEMBERS[0]), MEMBERS)
 assert MOVING is not None
+AT_REST = complete(MOVING)
 CHUNKS = {chunk_id_of(ChunkTag.DATA, data): data for data in (bytes([number]) for number in range(12))}
 
 
@@ -110,7 +127,7 @@ class SlowLine(ModelCluster):
 
     def __init__(self, silent: frozenset[NodeId] = frozenset()) -> None:
         super().__init__()
-        self.layout = complete(MOVING)
+        self.layout = AT_REST
         self.asked: Counter[NodeId] = Counter()
         self._silent = silent
         self._line = asyncio.Lock()
@@ -135,3 +152,40 @@ async def test_a_holder_that_delivers_other_chunks_is_waited_for_and_a_silent_on
     found = await asyncio.gather(*(reader.fetch(chunk_id) for chunk_id in CHUNKS))
     assert [bytes(chunk) for chunk in found] == list(CHUNKS.values())
     assert (line.asked[B] if silent else line.asked.total()) == len(CHUNKS)
+
+
+class OneIsGone(ModelCluster):
+    """A has no chunk, and says that B has been dead for an hour, and what the newest layout is."""
+
+    def __init__(self, layout: Layout, newest: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+        self._newest = newest
+
+    async def request(self, node_id: NodeId, message: Request, payload: Buffer = b"", *, timeout_seconds: float) -> Reply:
+        if node_id == B:
+            raise Unreachable("b: no route")
+        if isinstance(message, ChunkGet):
+            raise RequestFailed(ErrorCode.NOT_FOUND, "no such chunk")
+        assert isinstance(message, StatusGet)
+        answer, _ = self._model.answer(message, b"")
+        assert isinstance(answer, Status)
+        views = (PeerStatus(B, MemberState.DEAD, 3600),)
+        return Reply(replace(answer, layout_version=self._newest.version, peers=views), memoryview(b""))
+
+    async def catch_up(self, version: int) -> None:
+        assert version == self._newest.version
+        self.layout = self._newest
+
+    def recently_refused(self, node_id: NodeId) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("layout", "newest", "is_soon"), [(AT_REST, AT_REST, True), (MOVING, MOVING, False), (MOVING, AT_REST, True)])
+async def test_a_chunk_that_only_a_dead_member_may_have_is_waited_for_while_the_layout_moves(
+    layout: Layout, newest: Layout, is_soon: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_path, "OPERATION_SECONDS", 0.5)
+    monkeypatch.setattr(read_path, "LOOK_SECONDS", 0.0)
+    with pytest.raises(Unavailable, match=r"nobody who answers \(1 of 2 members\)" if is_soon else "b: no route"):
+        await ChunkReader(OneIsGone(layout, newest)).fetch(next(iter(CHUNKS)))

@@ -246,3 +246,65 @@ def test_a_machine_that_was_started_anew_answers_nothing_alone_before_it_has_met
         assert "this node has not met a majority since its start" in text
 
     run(PAIR, scenario)
+
+
+# -- chunks ----------------------------------------------------------------------
+
+
+async def lies_only_on(world: World, content: bytes, path: str) -> tuple[str, ...]:
+    """Have a file of one chunk put, and the copy of one of its three homes damaged beyond reading; return the names of the others."""
+    client = await world.client("a")
+    await client.put_bytes(path, content)
+    (place,) = [place async for place in client.where(path)]
+    *others, spoilt = place.nodes
+    storage = world.machine(spoilt).storage
+    (file,) = [file for file in storage.state.chunk_files() if file.endswith(place.chunk_id.hex())]
+    storage.state.damage(file, Random(1), unreadable=True)
+    return tuple(sorted(others))
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_get_of_what_lies_only_on_machines_that_are_away_says_soon_which_have_to_come_back(silent: bool) -> None:
+    async def scenario(world: World) -> None:
+        content = Random(2).randbytes(100_000)
+        holders = await lies_only_on(world, content, "/f")
+        for name in holders:
+            world.crash(name, silent=silent)
+        client = await world.client(next(name for name in NAMES if name not in holders))
+        _, seconds = await refused(world, lambda: client.get_bytes("/f"))
+        assert seconds < 25.0  # until it is certain that they are dead, and not for a moment
+        await asyncio.sleep(15.0)
+        text, seconds = await refused(world, lambda: client.get_bytes("/f"))
+        one, other = holders
+        assert "cannot be read now: nobody who answers (3 of 5 members) has an intact copy" in text
+        assert f"start {one} and {other}, or see to the network" in text
+        assert "lost" not in text
+        assert "\n" not in text
+        assert seconds < 5.0
+        await world.restart(one)
+        assert await client.get_bytes("/f") == content
+
+    run(NAMES, scenario)
+
+
+def test_a_get_waits_for_a_holder_that_others_reach_and_for_one_that_is_started_anew() -> None:
+    async def scenario(world: World) -> None:
+        content = Random(2).randbytes(100_000)
+        holders = await lies_only_on(world, content, "/f")
+        client = await world.client(next(name for name in NAMES if name not in holders))
+        host = world.clients[-1].partition("#")[0]
+        for name in holders:
+            world.lan.cut(host, name)
+        get = asyncio.create_task(client.get_bytes("/f"))
+        await asyncio.sleep(15.0)
+        world.lan.heal()
+        assert await get == content
+        for name in holders:
+            world.kill(name)
+        get = asyncio.create_task(client.get_bytes("/f"))
+        await asyncio.sleep(4.0)
+        for name in holders:
+            await world.restart(name)
+        assert await get == content
+
+    run(NAMES, scenario)

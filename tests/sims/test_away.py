@@ -70,6 +70,19 @@ def test_the_smaller_side_of_a_split_says_so_and_soon_once_the_others_have_been_
     run(NAMES, scenario)
 
 
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 4.0])
+def test_a_network_that_stands_still_for_a_moment_turns_no_write_of_the_smaller_side_into_a_refusal(seconds: float) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client("d")
+        cut_off(world, ["d", "e", "client1"])
+        put = asyncio.create_task(client.put_bytes("/f", b"x"))
+        await asyncio.sleep(seconds)
+        world.lan.heal()
+        await put
+
+    run(NAMES, scenario)
+
+
 def test_a_restart_of_a_few_seconds_is_waited_for_and_whoever_watches_is_told() -> None:
     said: list[str] = []
 

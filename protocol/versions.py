@@ -124,6 +124,16 @@ def context_of(row: Row) -> Vector:
     return join_vectors([*(head.context for head in row.heads), *((head.dot,) for head in row.heads)])
 
 
+def has_seen(row: Row, context: Vector) -> bool:
+    """Return whether `row` knows the operations of all dots in the `context` of a reader.
+
+    A row that does not may hold a version that is dead: the reader knows another dot of its operation, and what superseded that one. That
+    the context of a head covers a dot is not enough, for it does not say whose dot it is. What is long forgotten counts as not known.
+    """
+    seen = join_vectors(operation.dots for operation in row.operations)
+    return all(covers(seen, dot) for dot in context)
+
+
 def merge(left: Row, right: Row) -> Row:
     """Return all that `left` and `right` know together, without what is superseded.
 

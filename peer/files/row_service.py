@@ -35,7 +35,7 @@ from protocol.messages import (
 )
 from protocol.paths import folder_partition, name_of
 from protocol.rows import range_digest, row_digest
-from protocol.versions import Dot, Kind, Row, Version, covers, find_operation, published, winner
+from protocol.versions import Dot, Kind, Row, Version, find_operation, has_seen, published, winner
 
 
 class RowService:
@@ -76,9 +76,11 @@ class RowService:
             if find_operation(row, request.op_id) is not None:
                 return row
             standing = winner(row)
-            if standing is not None:
-                _refuse_change_of_kind(standing, request)
-                if request.kind is Kind.DIRECTORY and not covers(request.context, standing.dot):
+            if standing is not None and request.kind is not Kind.TOMBSTONE:
+                may_be_dead = not has_seen(row, request.context)
+                if standing.kind is not request.kind:
+                    raise _other_kind(standing, request, may_be_dead=may_be_dead)
+                if request.kind is Kind.DIRECTORY and not may_be_dead:
                     return row  # the folder is marked: a marker more would say nothing
             return published(row, self._version(request, dot, row))
 
@@ -252,9 +254,9 @@ class RowService:
         raise Refused(ErrorCode.OUTCOME_UNKNOWN, "it is stored here, but too few replicas have confirmed it in time")
 
 
-def _refuse_change_of_kind(standing: Version, request: RowPublish) -> None:
-    """A folder does not become a file, nor the reverse, without being removed first."""
-    if request.kind is Kind.TOMBSTONE or standing.kind is request.kind:
-        return
+def _other_kind(standing: Version, request: RowPublish, *, may_be_dead: bool) -> Refused:
+    """A folder does not become a file, nor the reverse, without being removed first; whether it was, another replica may know."""
     what = "a folder" if standing.kind is Kind.DIRECTORY else "a file"
-    raise Refused(ErrorCode.EXISTS, f"{request.path} is {what}")
+    if may_be_dead:
+        return Refused(ErrorCode.UNAVAILABLE, f"{request.path} is {what} here, and this replica has missed what the writer has seen of it")
+    return Refused(ErrorCode.EXISTS, f"{request.path} is {what}")

@@ -66,7 +66,7 @@ from protocol.messages import (
 )
 from protocol.paths import folder_partition, name_of, parent_of
 from protocol.rows import range_digest, row_bytes, row_digest
-from protocol.versions import Dot, Kind, Row, Version, covers, empty_row, find_operation, merge, published, row_fault, winner
+from protocol.versions import Dot, Kind, Row, Version, empty_row, find_operation, has_seen, merge, published, row_fault, winner
 
 Ask = Callable[[Request], Answer]
 """Asks the node under test and returns its answer."""
@@ -279,7 +279,7 @@ class NodeModel:
         if find_operation(row, request.op_id) is None:
             standing = winner(row)
             if standing is not None and request.kind not in (Kind.TOMBSTONE, standing.kind):
-                refusals.add(ErrorCode.EXISTS)
+                refusals.add(ErrorCode.EXISTS if has_seen(row, request.context) else ErrorCode.UNAVAILABLE)
             elif not self._adds_nothing(request) and _too_large(self._written(request, Dot(self.node_id, 2**64 - 1), 2**64 - 1)):
                 refusals.add(ErrorCode.TOO_LARGE)
         if not refusals and not self._is_majority(request.partition):
@@ -298,8 +298,8 @@ class NodeModel:
         """Return whether the row says already what is to be written."""
         row = self.row(request.path)
         standing = winner(row)
-        if standing is not None and standing.kind is request.kind is Kind.DIRECTORY and not covers(request.context, standing.dot):
-            return True  # the folder is marked; who has seen that mark means to supersede it
+        if standing is not None and standing.kind is request.kind is Kind.DIRECTORY and has_seen(row, request.context):
+            return True  # the folder is marked; of who has seen what this row has not that mark may be superseded
         return find_operation(row, request.op_id) is not None
 
     def _standing_dot(self, request: RowPublish) -> Dot | None:

@@ -16,6 +16,7 @@ from protocol.versions import (
     covers,
     empty_row,
     find_operation,
+    has_seen,
     join_vectors,
     merge,
     published,
@@ -91,6 +92,15 @@ def test_one_operation_is_one_version_however_often_it_was_retried(history):
     assert len(operations) == len(set(operations))
     for head in everything.heads:
         assert find_operation(everything, head.op_id) is not None
+
+
+@settings(max_examples=300)
+@given(histories(steps=20))
+def test_what_stands_where_all_is_known_that_the_reader_of_an_empty_path_had_seen_is_not_dead_by_it(history):
+    for row in history.rows():
+        for read in history.rows():
+            if winner(read) is None and winner(row) is not None and has_seen(row, context_of(read)):
+                assert winner(merge(row, read)) is not None
 
 
 def test_a_write_supersedes_what_it_had_read():

@@ -10,17 +10,29 @@ from random import Random
 import pytest
 
 from peer.client.streams import RemoteReader, RemoteWriter
-from peer.errors import AlreadyThere, DataLost, LinkLost, NoSuchPath, OutcomeUnknown, ShoalError, Unavailable, Unreachable, WrongUsage
+from peer.errors import (
+    AlreadyThere,
+    DataLost,
+    LinkLost,
+    NoSuchPath,
+    OutcomeUnknown,
+    Refused,
+    ShoalError,
+    Unavailable,
+    Unreachable,
+    WrongUsage,
+)
 from peer.files.attempts import Attempt
 from peer.files.operations import Operations
 from peer.link import Reply
 from peer.session import Session
+from protocol.errors import ErrorCode
 from protocol.hashing import Buffer
 from protocol.identity import ChunkId, NodeId, OpId
 from protocol.manifest import KIB, NO_CONTENT
 from protocol.messages import ChunkGet, Request, RowPublish
 from protocol.paths import row_partition
-from protocol.versions import Kind
+from protocol.versions import Kind, Vector, winner
 from protocol.versions import context_of as versions_of
 from sims.loop import context_of
 from sims.world import World
@@ -39,6 +51,14 @@ def cut_off(world: World, name: str, *others: str) -> None:
     for other in others:
         world.lan.cut(name, other)
         world.lan.cut(other, name)
+
+
+def publication(path: str, stamp: int, op_id: OpId, context: Vector, kind: Kind) -> RowPublish:
+    """Return the request of a client to write an empty version."""
+    return RowPublish(
+        deadline_milliseconds=20_000, partition=row_partition(path), stamp=stamp, op_id=op_id, path=path, context=context, kind=kind,
+        size=0, mode=0o755, modified_milliseconds=0, writer="tester", content=NO_CONTENT, holders=(),
+    )  # fmt: skip
 
 
 async def collected(reader: RemoteReader, block_bytes: int) -> bytes:
@@ -536,14 +556,45 @@ def test_a_folder_is_made_again_through_a_replica_that_has_missed_its_removal() 
         standing = await replica.rows.get("/d")
         assert standing is not None
         assert standing.heads[0].kind is Kind.DIRECTORY  # reconciling takes longer than a moment
-        partition = row_partition("/d")
-        message = RowPublish(
-            deadline_milliseconds=20_000, partition=partition, stamp=replica.layout.cfg(partition), op_id=OpId(bytes(16)),
-            path="/d", context=versions_of(removed), kind=Kind.DIRECTORY, size=0, mode=0o755, modified_milliseconds=0, writer="tester",
-            content=NO_CONTENT, holders=(),
-        )  # fmt: skip
+        message = publication("/d", replica.layout.cfg(row_partition("/d")), OpId(bytes(16)), versions_of(removed), Kind.DIRECTORY)
         published = await world.on(world.machines["c"].host, lambda: replica.row_service.publish(message, world.loop.time() + 20.0))
         assert published.dot != standing.heads[0].dot
+        assert [entry.name async for entry in client.list("/")] == ["d"]
+
+    World(1).run(scenario)
+
+
+@pytest.mark.parametrize("kind", [Kind.DIRECTORY, Kind.FILE])
+def test_a_marker_that_is_dead_elsewhere_stops_nobody_who_has_seen_the_folder_removed(kind: Kind) -> None:
+    """A replica commits a marker and ships it to nobody; tried again elsewhere the same operation gets another dot, which is removed."""
+
+    async def scenario(world: World) -> None:
+        await world.found(THREE)
+        client = await world.client("a")
+        partition = row_partition("/d")
+        replica = world.node("c")
+        stamp = replica.layout.cfg(partition)
+        mark = publication("/d", stamp, OpId(b"m" * 16), (), Kind.DIRECTORY)
+        cut_off(world, "c", "a", "b")
+        with suppress(Refused):
+            await world.on(world.machines["c"].host, lambda: replica.row_service.publish(mark, world.loop.time() + 3.0))
+        node = world.node("a")
+        await world.on(world.machines["a"].host, lambda: node.row_service.publish(mark, world.loop.time() + 20.0))
+        await client.remove("/d")
+        removed = await client._read_row("/d")
+        world.lan.heal()
+        row = await replica.rows.get("/d")
+        assert row is not None
+        assert winner(row) is not None
+        again = publication("/d", stamp, OpId(bytes(16)), versions_of(removed), kind)
+        at_c = world.on(world.machines["c"].host, lambda: replica.row_service.publish(again, world.loop.time() + 20.0))
+        if kind is Kind.FILE:
+            with pytest.raises(Refused) as caught:
+                await at_c
+            assert caught.value.code is ErrorCode.UNAVAILABLE  # whoever writes tries another one
+            await client.put_bytes("/d", b"x")
+        else:
+            await at_c
         assert [entry.name async for entry in client.list("/")] == ["d"]
 
     World(1).run(scenario)

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from peer.errors import DataLost, LinkLost, RequestFailed, Unavailable
 from peer.files.access import CHUNKS_AT_ONCE, OPERATION_SECONDS, RETRY_SECONDS, Access, milliseconds
-from peer.files.sides import listed, side_of
+from peer.files.sides import Side, listed, side_of
 from protocol.errors import ErrorCode
 from protocol.hashing import Buffer
 from protocol.identity import ChunkId, NodeId
@@ -127,13 +127,14 @@ class ChunkReader:
         """Return a verified chunk from anybody who has it.
 
         It is looked for during OPERATION_SECONDS; not so long when in a layout at rest everybody lacks it but those who are gone
-        (`peer.files.sides`).
+        (`peer.files.sides`). Nor when every member lacks it, twice: a copy may move from who is asked late to who was asked early.
 
         Raises: DataLost when every member was asked and none has it, Unavailable when some could not be asked.
         """
         loop = asyncio.get_running_loop()
         give_up_at: float | None = None
         look_at = 0.0
+        lacking: Layout | None = None
         while True:
             async with self._turns:
                 give_up_at = give_up_at or loop.time() + OPERATION_SECONDS
@@ -143,7 +144,12 @@ class ChunkReader:
                 return chunk
             name = f"chunk {chunk_id.hex()[2:14]}"
             if not failures:
-                raise DataLost(f"{name} is lost: all {without} members were asked and none has an intact copy")
+                if lacking is layout:
+                    raise DataLost(f"{name} is lost: all {without} members were asked and none has an intact copy")
+                await self._side()
+                lacking = layout
+                continue
+            lacking = None
             if loop.time() >= give_up_at:
                 reasons = "; ".join(f"{self._name(node)}: {reason}" for node, reason in failures.items())
                 raise Unavailable(f"{name} cannot be read now ({reasons}): try again when these nodes are back")
@@ -154,10 +160,7 @@ class ChunkReader:
 
     async def _raise_if_gone(self, what: str, asked: Layout, unasked: Collection[NodeId]) -> None:
         """Raise Unavailable if all of `unasked` are gone, and the layout by which the others were asked stands and is at rest."""
-        side = await side_of(self._access)
-        if side.layout_version > self._access.layout.version:
-            with suppress(Unavailable):
-                await self._access.catch_up(side.layout_version)
+        side = await self._side()
         if asked is self._access.layout and not asked.is_joint and side.gone.issuperset(unasked):
             names = listed(sorted(map(self._name, unasked)))
             answered = f"{len(asked.members) - len(unasked)} of {len(asked.members)} members"
@@ -165,6 +168,14 @@ class ChunkReader:
                 f"{what} cannot be read now: nobody who answers ({answered}) has an intact copy; "
                 f"start {names}, or see to the network (`shoal status`, `shoal doctor`)"
             )
+
+    async def _side(self) -> Side:
+        """Return who is there, having learned the newest layout that they know."""
+        side = await side_of(self._access)
+        if side.layout_version > self._access.layout.version:
+            with suppress(Unavailable):
+                await self._access.catch_up(side.layout_version)
+        return side
 
     def _order(self, chunk_id: ChunkId) -> list[NodeId]:
         """Return every member: homes first, those with least in flight here before others."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from peer.errors import RequestFailed, Unavailable, Unreachable, WrongUsage
+from peer.errors import DataLost, RequestFailed, Unavailable, Unreachable, WrongUsage
 from peer.files import read_path
 from peer.files.access import CHUNKS_AT_ONCE
 from peer.files.attempts import Attempt
@@ -152,6 +152,42 @@ async def test_a_holder_that_delivers_other_chunks_is_waited_for_and_a_silent_on
     found = await asyncio.gather(*(reader.fetch(chunk_id) for chunk_id in CHUNKS))
     assert [bytes(chunk) for chunk in found] == list(CHUNKS.values())
     assert (line.asked[B] if silent else line.asked.total()) == len(CHUNKS)
+
+
+class MovingCopy(ModelCluster):
+    """A chunk that, while it is looked for, moves to who has just said that he lacks it, or to where only the newest layout leads."""
+
+    def __init__(self, layout: Layout, *, is_lost: bool) -> None:
+        super().__init__()
+        self.layout = layout
+        self._is_lost = is_lost
+        self._asked = 0
+
+    async def request(self, node_id: NodeId, message: Request, payload: Buffer = b"", *, timeout_seconds: float) -> Reply:
+        if isinstance(message, StatusGet):
+            answer, _ = self._model.answer(message, b"")
+            assert isinstance(answer, Status)
+            return Reply(replace(answer, layout_version=AT_REST.version), memoryview(b""))
+        assert isinstance(message, ChunkGet)
+        self._asked += 1
+        if self._is_lost or self._asked <= len(MEMBERS) or self.layout is not AT_REST:
+            raise RequestFailed(ErrorCode.NOT_FOUND, "no such chunk")
+        return Reply(ChunkData(), memoryview(CHUNKS[message.chunk_id]))
+
+    async def catch_up(self, version: int) -> None:
+        assert version == AT_REST.version
+        self.layout = AT_REST
+
+    def recently_refused(self, node_id: NodeId) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("layout", [AT_REST, MOVING])
+async def test_a_chunk_that_moves_while_it_is_looked_for_is_not_called_lost(layout: Layout) -> None:
+    chunk_id, data = next(iter(CHUNKS.items()))
+    assert bytes(await ChunkReader(MovingCopy(layout, is_lost=False)).fetch(chunk_id)) == data
+    with pytest.raises(DataLost, match="all 2 members were asked"):
+        await ChunkReader(MovingCopy(layout, is_lost=True)).fetch(chunk_id)
 
 
 class OneIsGone(ModelCluster):

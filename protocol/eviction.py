@@ -53,6 +53,9 @@ def obstacle(layout: Layout, leaver: NodeId, state: Callable[[NodeId], MemberSta
     voters = [layout.members[node_id] for node_id in layout.record.voters]
     if 2 * len(away(voters)) >= len(voters):
         return f"without {names_of(away(voters))} no majority decides on it: wait until they are back"
+    gone = {member.node_id for member in away(layout.record.members)}
+    if any(leaver in owners and 2 * len(gone.intersection(owners)) >= len(owners) for owners in dict.fromkeys(layout.old_rows)):
+        return f"with {names_of(away(others))} away nobody can take over what {name} has: wait until they are back"
     owners = min(2 * layout.record.replication - 1, len(staying))
     if len(away(staying)) >= (owners + 1) // 2:
         return f"with {names_of(away(staying))} away the others cannot go on without {name}: wait until they are back"

@@ -1,13 +1,19 @@
 """Who is left out because he is away, when nobody is, and who has come and gone too often."""
 
+from collections.abc import Sequence
+from functools import cache
+from itertools import combinations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.eviction import evicted, hold_reason
+from protocol.eviction import evicted, hold_reason, obstacle
 from protocol.flapping import CALM_SECONDS, CHANGES_MAX, WINDOW_SECONDS, Flaps
 from protocol.hashing import plain_hash
-from protocol.identity import NodeId
+from protocol.identity import ClusterId, NodeId
+from protocol.layout import Layout, Member, complete, genesis, propose
+from protocol.messages import MemberState
 
 R = 3
 AFTER = 600.0
@@ -48,6 +54,39 @@ def test_a_quorum_and_the_copies_always_remain(members: int, seconds: list[float
         assert len(gone) <= max(R - 1, members / 4)
         assert members - len(gone) >= R
         assert not hold_reason(len(seconds[:members]), members, R)
+
+
+@cache
+def layout_of(members: int) -> Layout:
+    chosen = [Member(NodeId(plain_hash(b"node %d" % index, 16)), f"n{index}", "", 1, ()) for index in range(members)]
+    moving = propose(genesis(ClusterId(bytes(16)), chosen[0]), chosen)
+    assert moving is not None
+    return complete(moving)
+
+
+@cache
+def without(members: int, node_id: NodeId) -> Layout:
+    layout = layout_of(members)
+    after = propose(layout, [member for member in layout.record.members if member.node_id != node_id])
+    assert after is not None
+    return after
+
+
+@pytest.mark.parametrize("is_dead", [True, False])
+@pytest.mark.parametrize("members", range(2, 8))
+def test_nothing_is_in_the_way_just_when_it_can_be_decided_and_the_others_can_take_over(members: int, is_dead: bool) -> None:
+    layout = layout_of(members)
+    for leaver, *others in combinations(layout.members, min(3, members - 1)):
+        dead = {leaver, *others} if is_dead else {*others}
+
+        def is_majority(owners: Sequence[NodeId], dead: set[NodeId] = dead) -> bool:
+            return 2 * len(dead.intersection(owners)) < len(owners)
+
+        after = without(members, leaver)
+        sets = dict.fromkeys(owners for partition in after.joint_partitions for owners in after.replica_sets(partition))
+        can_be = is_majority(layout.record.voters) and all(map(is_majority, sets))
+        state = {node_id: MemberState.DEAD if node_id in dead else MemberState.ALIVE for node_id in layout.members}
+        assert (obstacle(layout, leaver, state.__getitem__) == "") == can_be
 
 
 def test_who_goes_and_comes_more_than_three_times_within_ten_minutes_has_to_stay_for_five() -> None:

@@ -1,7 +1,7 @@
 """Other clusters of the same key that are met on the network: what a person should know of each, for as long as it is so.
 
-Owns the words, and when they end: a machine that is met as one of this cluster is foreign no more, nor is one that answers at the address
-of such a machine; and what is not met for SILENT_SECONDS, though it is called, is not there. Knows nothing of who is foreign
+Owns the words, and when they end: a machine that is met as one of another cluster, or of this one, is no more what it was, nor is one at
+whose address another answers; and what is not met for SILENT_SECONDS, though it is called, is not there. Knows nothing of who is foreign
 (`protocol.succession`) and refuses nobody: the node does.
 """
 
@@ -51,6 +51,7 @@ class Foreign:
 
     def meet(self, peer: Hello, relation: Relation, own: Layout) -> None:
         """Note that a machine of another cluster is there; it is said once for each cluster, however many of its machines are met."""
+        self._end(peer, but=peer.cluster_id)
         now = asyncio.get_running_loop().time()
         met = self._met.get(peer.cluster_id)
         if met is not None and met.relation is relation:
@@ -62,13 +63,17 @@ class Foreign:
 
     def meet_own(self, peer: Hello) -> None:
         """Note that a machine is of this cluster, or of none yet."""
-        for cluster_id, met in list(self._met.items()):
-            if met.peer.node_id == peer.node_id or not {*met.peer.addresses}.isdisjoint(peer.addresses):
-                del self._met[cluster_id]
+        self._end(peer)
 
     def clear(self) -> None:
         """Forget all: this node goes on in another cluster."""
         self._met.clear()
+
+    def _end(self, peer: Hello, but: bytes = b"") -> None:
+        """Forget the clusters for which this machine stood, except `but`."""
+        for cluster_id, met in list(self._met.items()):
+            if cluster_id != but and (met.peer.node_id == peer.node_id or not {*met.peer.addresses}.isdisjoint(peer.addresses)):
+                del self._met[cluster_id]
 
     async def _watch(self, cluster_id: bytes, met: _Met) -> None:
         loop = asyncio.get_running_loop()
@@ -103,8 +108,9 @@ def words(peer: Hello, relation: Relation, own: Layout) -> str:
         case Relation.SIBLING:
             return (
                 f"{node} belongs to cluster {other}, this one to {this}, and both went on by force from the same cluster: nothing crosses; "
-                "keep one of the two: run `shoal forget --force` there with the names of its members that are in the other one, and on "
-                "those stop the node, remove `identity` from its data folder and start it again: it joins, and keeps its chunks"
+                "keep one of the two; if members of it are in the other one, run `shoal forget --force` there with their names; on the "
+                "machines of the other one stop the node, remove `identity` from its data folder and start it again: it joins, and keeps "
+                "its chunks"
             )
         case _:
             return (

@@ -351,6 +351,22 @@ def test_two_that_are_forced_apart_are_two_clusters_that_refuse_each_other() -> 
     run(1, NAMES, scenario)
 
 
+def test_a_machine_that_was_given_up_and_goes_on_by_force_itself_is_told_of_as_what_it_is_now() -> None:
+    async def scenario(world: World) -> None:
+        a, b = ids(world, "a", "b")
+        await lose(world, "b")
+        await force(world, "a", [b])
+        await world.restart("b")
+        await asyncio.sleep(30.0)
+        await force(world, "b", [a])
+        await asyncio.sleep(30.0)
+        for name in ("a", "b"):
+            (notice,) = await notices(world, name)
+            assert "both went on by force from the same cluster" in notice
+
+    run(1, NAMES[:2], scenario)
+
+
 def test_of_two_that_are_forced_at_once_one_goes_on_as_the_notice_says_and_the_other_joins_it() -> None:
     content = Random(1).randbytes(300 * KIB)
 

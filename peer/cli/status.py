@@ -180,6 +180,11 @@ def count_members(found: ClusterStatus) -> int:
     return sum(member.is_member for member in found.members)
 
 
+def count_sources(found: ClusterStatus) -> int:
+    """Return how many members are there and have their rows."""
+    return sum(member.is_member and member.state in ("alive", "leaving") for member in found.members)
+
+
 def seconds_until_eviction(member: MemberStatus, found: ClusterStatus) -> int:
     """Return how long a dead member stays a member."""
     return max(0, round(found.evict_seconds) - member.away_seconds)
@@ -196,6 +201,9 @@ def health_lines(found: ClusterStatus) -> list[str]:
         if alive and count_members(found) == PAIR:
             what = "nothing is written, and only what both are known to have is read: more"
         lines.append(f"{what} needs {count_text(found.copies_needed, 'machine')} and {alive} can be reached")
+    elif count_sources(found) < min(found.copies_needed, found.recovery_sources):
+        needed = count_text(found.copies_needed, "machine")
+        lines.append(f"nothing is read or written: that needs {needed} with their rows, and {count_sources(found)} can be reached")
     elif away:
         copies = count_text(min(found.copies_wanted, alive), "copy", "copies")
         later = "; what is missing then is copied when they return" if alive < found.copies_wanted else ""
@@ -243,10 +251,13 @@ def dead_line(member: MemberStatus, found: ClusterStatus) -> str:
 def recovering_line(member: MemberStatus, found: ClusterStatus) -> str:
     """Return how far a member is that has lost its rows, or what it waits for."""
     left = count_text(member.status.lost_partitions if member.status is not None else 0, "partition")
-    sources = sum(other.is_member and other.state in ("alive", "leaving") for other in found.members)
+    sources = count_sources(found)
     if sources < found.recovery_sources:
         needed = count_text(found.recovery_sources, "other member")
-        return f"{member.name} has lost its rows and votes on nothing: it needs {needed} that have theirs, and {sources} can be reached"
+        return (
+            f"{member.name} has lost its rows and votes on nothing: it needs {needed} that have theirs, and {sources} can be reached; "
+            "where no more come back, stop it and name it to `shoal forget --force`"
+        )
     return f"{member.name} has lost its rows and fetches them from the others: {left} to go, on which it does not vote"
 
 

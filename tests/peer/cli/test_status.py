@@ -87,7 +87,9 @@ def test_of_a_member_that_recovers_it_is_said_how_far_it_is_or_whom_it_waits_for
     assert "cleo has lost its rows and fetches them from the others: 7 partitions to go" in text
     assert json.loads(shoal("status", "--json").stdout)["health"]["lost_partitions"] == 7
     client.status_found = replace(cluster(member("ada"), member("ben", "dead"), recovering), recovery_sources=2)
-    assert "it needs 2 other members that have theirs, and 1 can be reached" in shoal("status").stdout
+    text = shoal("status").stdout
+    assert "it needs 2 other members that have theirs, and 1 can be reached; where no more come back, stop it and name it to" in text
+    assert "nothing is read or written: that needs 2 machines with their rows, and 1 can be reached" in text
 
 
 def test_a_member_that_leaves_is_there_and_who_is_none_is_not_counted(shoal, client):

@@ -511,6 +511,8 @@ class Node:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.remove(task)
         if task.cancelled():
+            if not self._stopping:  # what it waited for was cancelled by somebody else: half of a node is none
+                self.fail(RuntimeError(f"{getattr(task.get_coro(), '__qualname__', 'a task')} was cancelled while the node runs"))
             return
         error = task.exception()
         if error is not None:

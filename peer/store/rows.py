@@ -130,8 +130,8 @@ class RowStore:
         await self._to_the_end(self._replace_damaged(row, guard))
 
     async def drain(self) -> None:
-        """Wait until every change that was under way at the call is durable or has failed."""
-        await asyncio.gather(*self._working, return_exceptions=True)
+        """Wait until every change that was under way at the call is durable or has failed. They go on if the caller is cancelled."""
+        await asyncio.shield(asyncio.gather(*self._working, return_exceptions=True))
 
     async def page(
         self, folder: str, after: str, until: str, *, rows_max: int, bytes_max: int

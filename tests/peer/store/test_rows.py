@@ -115,6 +115,20 @@ async def test_a_change_whose_caller_goes_away_is_finished(machine: Machine) -> 
 
 
 @on_both
+async def test_a_change_goes_on_when_somebody_who_waits_for_it_goes_away(machine: Machine) -> None:
+    store = await opened(machine)
+    change = asyncio.create_task(store.change("/file", lambda before: row_of("/file", before=before)))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(store.drain())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await change == await store.get("/file")
+    await store.drain()
+
+
+@on_both
 async def test_a_row_with_too_many_heads_is_refused_and_nothing_changes(machine: Machine) -> None:
     store = await opened(machine)
     row = row_of("/file", actor="first")

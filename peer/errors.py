@@ -109,6 +109,10 @@ class Unreachable(LinkLost):
     """No link could be made: the request was never sent."""
 
 
+class GoneOver(Unreachable):
+    """The node is a member of a cluster that goes on by force from the one of this client: it answers nothing here any more."""
+
+
 class RequestFailed(Exception):
     """The peer answered a request with `Failure`.
 

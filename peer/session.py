@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from peer.config import DIAL_TIMEOUT_SECONDS
-from peer.errors import ConnectFailed, LinkLost, NotAllowed, Refused, RequestFailed, Unavailable, Unreachable, Waiting, WrongUsage
+from peer.errors import ConnectFailed, GoneOver, LinkLost, NotAllowed, Refused, RequestFailed, Unavailable, Unreachable, Waiting, WrongUsage
 from peer.link import Reply, Served
 from peer.links import Links
 from peer.seams import ClientEnv
+from protocol import succession
 from protocol.errors import CloseCode, ErrorCode, RemoteProtocolError
 from protocol.fields import NO_CLUSTER
 from protocol.hashing import Buffer
 from protocol.identity import NodeId, short
 from protocol.layout import Layout
 from protocol.messages import Answer, Hello, LayoutGet, LayoutIs, LinkKind, Peers, PeersGet, Request, Role, Status, StatusGet
+from protocol.succession import Relation
 
 ASK_TIMEOUT_SECONDS = 5.0
 ASK_AROUND_SECONDS = 5.0
@@ -48,6 +50,8 @@ class Session:
         self._faults = env.faults
         self.links = Links(env.network, self)
         self._layout: Layout | None = None
+        self._gone_over: set[NodeId] = set()
+        """Members of the layout that have been met in a cluster that goes on from theirs by force: they never come back."""
         self._is_closed = False
         self._asking: asyncio.Task[None] | None = None
         """Asks a member where the others are now."""
@@ -96,8 +100,10 @@ class Session:
     ) -> Reply:
         """Ask a member.
 
-        Raises: LinkLost, RequestFailed, TimeoutError.
+        Raises: LinkLost (Unreachable when nothing was sent, GoneOver), RequestFailed, TimeoutError.
         """
+        if node_id in self._gone_over:
+            raise GoneOver("it went on by force in another cluster")
         try:
             return await self.links.request(node_id, message, payload, timeout_seconds=timeout_seconds)
         except Unreachable:
@@ -128,11 +134,11 @@ class Session:
         """Return `nodes` with the connected ones first, and last those that a moment ago could not be reached."""
         if self._faults.sometimes("session.any-order"):
             return sorted(nodes, key=lambda node: self.entropy.token("any order", 4))
-        return sorted(nodes, key=lambda node: (self.links.recently_refused(node), self.links.peer(node) is None))
+        return sorted(nodes, key=lambda node: (self.recently_refused(node), self.links.peer(node) is None))
 
     def recently_refused(self, node_id: NodeId) -> bool:
-        """Return whether a direct try of the last moments failed."""
-        return self.links.recently_refused(node_id)
+        """Return whether a direct try of the last moments failed. Who has gone over says so each time that it is asked."""
+        return self.links.recently_refused(node_id) and node_id not in self._gone_over
 
     # -- LinksHost -----------------------------------------------------------
 
@@ -164,6 +170,12 @@ class Session:
         """Refuse nodes of another cluster once one is known."""
         if self._layout is None or peer.cluster_id in (b"", self._layout.cluster_id):
             return None
+        try:
+            relation = succession.relation(self._layout, peer, succession.heard(peer.optional))
+        except RemoteProtocolError as error:
+            return error.code, error.reason
+        if relation is Relation.SUCCESSOR and peer.node_id in self._layout.members:
+            self._gone_over.add(peer.node_id)
         return CloseCode.FOREIGN_CLUSTER, "this client talks to another cluster: connect anew"
 
     def peer_up(self, peer: Hello) -> None:

@@ -173,7 +173,7 @@ def _context_at_commit() -> list[Patch]:
     original = Operations._commit_file
 
     async def commit_file(self: Operations, attempt: Any, stored: Any, mode: int, modified: int) -> Any:
-        row = await read_row(self._access, attempt.path)
+        row = await read_row(self._access, self._sides, attempt.path)
         return await original(self, replace(attempt, context=context_of(row)), stored, mode, modified)
 
     return [(Operations, "_commit_file", commit_file)]

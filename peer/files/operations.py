@@ -38,6 +38,7 @@ from peer.files.cluster_status import ClusterStatus, cluster_status
 from peer.files.entries import ChunkPlace, Entry, PutResult, Stat, base_of_conflict, entry_of, version_text
 from peer.files.quorum import collect, read_page, read_row
 from peer.files.read_path import ChunkReader, Write
+from peer.files.sides import Sides
 from peer.files.write_path import Progress, Read, Stored, store_content
 from protocol import limits
 from protocol.errors import ErrorCode, InvalidPath
@@ -68,7 +69,8 @@ class Operations:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._reader = ChunkReader(access)
+        self._sides = Sides(access)
+        self._reader = ChunkReader(access, self._sides)
         self._row_turns = asyncio.Semaphore(ROWS_AT_ONCE)
         self._store_turns = asyncio.Semaphore(CHUNKS_AT_ONCE)
         self._known_folders: dict[str, None] = {}
@@ -437,7 +439,7 @@ class Operations:
         Raises: Unavailable.
         """
         async with self._row_turns:
-            return await read_row(self._access, path, self.on_wait, alone=alone)
+            return await read_row(self._access, self._sides, path, self.on_wait, alone=alone)
 
     async def _find(self, path: str, *, alone: bool = False) -> tuple[Row, Version]:
         """Return the row and the version that `path` names: the winner, or by its conflict name another one.
@@ -469,7 +471,7 @@ class Operations:
         after = ""
         while True:
             async with self._row_turns:
-                rows, after = await read_page(self._access, folder, after, self.on_wait, alone=alone)
+                rows, after = await read_page(self._access, self._sides, folder, after, self.on_wait, alone=alone)
             for row in rows:
                 for version in siblings(row):
                     entry = entry_of(row, version)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from peer.errors import LinkLost, RequestFailed, Unavailable, Unreachable
 from peer.files.access import RETRY_SECONDS, TRY_SECONDS, WAIT_SECONDS, Access, milliseconds
-from peer.files.sides import side_of
+from peer.files.sides import LOOK_SECONDS, Sides
 from protocol import limits
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
@@ -33,8 +33,6 @@ QUORUM_SECONDS = 6.0
 """After so long without a majority a read gives up: nothing was changed."""
 JOINT_SECONDS = 15.0
 """The same while the layout is joint: if its new owners are dead it is taken back before that (peer.config.ABORT_JOINT_SECONDS)."""
-LOOK_SECONDS = 1.0
-"""How often a read that has to be repeated looks who is there."""
 
 
 class StaleLayout(Exception):
@@ -141,7 +139,7 @@ def _nobody_watches(text: str) -> None:
     """Nobody is told what is waited for."""
 
 
-async def read_row(access: Access, path: str, on_wait: OnWait = _nobody_watches, *, alone: bool = False) -> Row:
+async def read_row(access: Access, sides: Sides, path: str, on_wait: OnWait = _nobody_watches, *, alone: bool = False) -> Row:
     """Return the row of `path` as a majority of each set knows it; empty if it was never written.
 
     With `alone` one of two replicas is enough, where the other one cannot be reached and it knows that one to have stored the same
@@ -149,18 +147,18 @@ async def read_row(access: Access, path: str, on_wait: OnWait = _nobody_watches,
 
     Raises: Unavailable.
     """
-    return await until_available(access, row_partition(path), lambda layout: _read_row(access, layout, path, alone), on_wait)
+    return await until_available(access, sides, row_partition(path), lambda layout: _read_row(access, layout, path, alone), on_wait)
 
 
 async def read_page(
-    access: Access, folder: str, after: str, on_wait: OnWait = _nobody_watches, *, alone: bool = False
+    access: Access, sides: Sides, folder: str, after: str, on_wait: OnWait = _nobody_watches, *, alone: bool = False
 ) -> tuple[list[Row], str]:
     """Return rows of `folder` behind name `after`, in order, and the name behind which to go on ("" at the end). `alone`: as in `read_row`.
 
     Raises: Unavailable.
     """
     partition = folder_partition(folder)
-    return await until_available(access, partition, lambda layout: _read_page(access, layout, folder, after, alone), on_wait)
+    return await until_available(access, sides, partition, lambda layout: _read_page(access, layout, folder, after, alone), on_wait)
 
 
 async def fetch_row(access: Access, layout: Layout, node: NodeId, path: str, *, full: bool) -> RowIs:
@@ -189,7 +187,9 @@ async def fetch_page(access: Access, layout: Layout, node: NodeId, folder: str, 
     return reply.message
 
 
-async def until_available(access: Access, partition: int, attempt: Callable[[Layout], Awaitable[T]], on_wait: OnWait) -> T:
+async def until_available(
+    access: Access, sides: Sides, partition: int, attempt: Callable[[Layout], Awaitable[T]], on_wait: OnWait
+) -> T:
     """Repeat a harmless `attempt` until it succeeds, with the layout caught up: for QUORUM_SECONDS at most, JOINT_SECONDS if it is joint.
 
     Not repeated when so many replicas are gone (`peer.files.sides`) that no majority is left.
@@ -211,7 +211,7 @@ async def until_available(access: Access, partition: int, attempt: Callable[[Lay
             is_over = now - began_at >= (JOINT_SECONDS if layout.is_joint else QUORUM_SECONDS)
             if is_over or now >= look_at:
                 look_at = now + LOOK_SECONDS
-                side = await side_of(access)
+                side = await sides.look()
                 perhaps = {node: None for node in layout.members if node not in side.gone}
                 if is_over or not has_majority([layout.old_set(partition)], perhaps):
                     raise Unavailable(f"{error}: {side.meaning()}") from None

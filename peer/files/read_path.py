@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from peer.errors import DataLost, LinkLost, RequestFailed, Unavailable
 from peer.files.access import CHUNKS_AT_ONCE, OPERATION_SECONDS, RETRY_SECONDS, Access, milliseconds
-from peer.files.sides import Side, listed, side_of
+from peer.files.sides import LOOK_SECONDS, Side, Sides
 from protocol.errors import ErrorCode
 from protocol.hashing import Buffer
 from protocol.identity import ChunkId, NodeId
@@ -26,8 +26,6 @@ HEDGE_SECONDS = 0.5
 """A holder from which no chunk has come for so long is not waited for alone: the next one is asked as well. To ask two while the
 line is merely slow would make it carry everything twice."""
 FETCH_SECONDS = 10.0
-LOOK_SECONDS = 1.0
-"""How often a chunk that nobody gives looks who is there."""
 WINDOW_BYTES = 16 * 1024 * 1024
 WINDOW_CHUNKS = 16
 
@@ -35,8 +33,9 @@ WINDOW_CHUNKS = 16
 class ChunkReader:
     """Fetches chunks for one operation or many."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, sides: Sides) -> None:
         self._access = access
+        self._sides = sides
         self._turns = asyncio.Semaphore(CHUNKS_AT_ONCE)
         self._in_flight: dict[NodeId, int] = {}
         self._delivered_at: dict[NodeId, float] = {}
@@ -146,7 +145,7 @@ class ChunkReader:
             if not failures:
                 if lacking is layout:
                     raise DataLost(f"{name} is lost: all {without} members were asked and none has an intact copy")
-                await self._side()
+                await self._look(0.0)
                 lacking = layout
                 continue
             lacking = None
@@ -160,18 +159,14 @@ class ChunkReader:
 
     async def _raise_if_gone(self, what: str, asked: Layout, unasked: Collection[NodeId]) -> None:
         """Raise Unavailable if all of `unasked` are gone, and the layout by which the others were asked stands and is at rest."""
-        side = await self._side()
+        side = await self._look(LOOK_SECONDS)
         if asked is self._access.layout and not asked.is_joint and side.gone.issuperset(unasked):
-            names = listed(sorted(map(self._name, unasked)))
             answered = f"{len(asked.members) - len(unasked)} of {len(asked.members)} members"
-            raise Unavailable(
-                f"{what} cannot be read now: nobody who answers ({answered}) has an intact copy; "
-                f"start {names}, or see to the network (`shoal status`, `shoal doctor`)"
-            )
+            raise Unavailable(f"{what} cannot be read now: nobody who answers ({answered}) has an intact copy; {side.to_do()}")
 
-    async def _side(self) -> Side:
-        """Return who is there, having learned the newest layout that they know."""
-        side = await side_of(self._access)
+    async def _look(self, age_seconds: float) -> Side:
+        """Return who is there, asked no longer ago than that, having learned the newest layout that they know."""
+        side = await self._sides.look(age_seconds)
         if side.layout_version > self._access.layout.version:
             with suppress(Unavailable):
                 await self._access.catch_up(side.layout_version)

@@ -10,6 +10,7 @@ import pytest
 
 from peer.errors import LinkLost, RequestFailed
 from peer.files.quorum import collect, fetch_page, fetch_row, fewest_for_majority, has_majority, read_page, read_row
+from peer.files.sides import Sides
 from peer.link import Reply
 from protocol.errors import ErrorCode
 from protocol.hashing import Buffer
@@ -188,7 +189,7 @@ WRONG_VOTES: dict[str, Callable[[RowFetch], RowIs]] = {
 async def test_an_answer_about_a_row_that_contradicts_itself_is_no_vote(wrong: Callable[[RowFetch], RowIs]) -> None:
     access = Replicas({A: [], B: [NEW], C: [NEW]})
     access.lies[A] = lambda message: wrong(message) if isinstance(message, RowFetch) else None
-    assert await read_row(access, "/d/f") == NEW
+    assert await read_row(access, Sides(access), "/d/f") == NEW
     assert access.merged == []
     with pytest.raises(RequestFailed) as failed:
         await fetch_row(access, LAYOUT, A, "/d/f", full=True)
@@ -217,7 +218,7 @@ WRONG_PAGES: dict[str, Callable[[ListFetch], ListPage]] = {
 async def test_a_page_that_contradicts_itself_is_no_vote(wrong: Callable[[ListFetch], ListPage]) -> None:
     access = Replicas({A: [], B: [NEW, OTHER], C: [NEW, OTHER]})
     access.lies[A] = lambda message: wrong(message) if isinstance(message, ListFetch) else None
-    assert await read_page(access, "/d", "e") == ([NEW, OTHER], "")
+    assert await read_page(access, Sides(access), "/d", "e") == ([NEW, OTHER], "")
     with pytest.raises(RequestFailed) as failed:
         await fetch_page(access, LAYOUT, A, "/d", "e", "", full=True)
     assert failed.value.code is ErrorCode.CORRUPT
@@ -230,13 +231,13 @@ async def test_a_digest_of_a_range_that_contradicts_itself_is_no_vote(lie: ListP
     with pytest.raises(RequestFailed):
         await fetch_page(access, LAYOUT, B, "/d", "e", "", full=False)
     access.lies[B] = lambda message: lie if isinstance(message, ListFetch) and not message.full else None
-    assert await read_page(access, "/d", "e") == ([NEW, OTHER], "")
+    assert await read_page(access, Sides(access), "/d", "e") == ([NEW, OTHER], "")
     assert access.merged == []
 
 
 async def test_votes_that_differ_are_merged_and_only_those_without_the_merge_are_sent_it() -> None:
     access = Replicas({A: [OLD], B: [NEW], C: [NEW]})
-    assert await read_row(access, "/d/f") == NEW
+    assert await read_row(access, Sides(access), "/d/f") == NEW
     assert set(access.merged) <= {A, C}
     assert access.merged
 

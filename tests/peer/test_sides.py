@@ -26,3 +26,9 @@ def test_what_is_waited_for_is_named() -> None:
     assert Side(3, ("b",), frozenset()).waiting(is_joint=False) == "waiting for b to answer"
     text = Side(3, (), frozenset()).waiting(is_joint=True)
     assert text == "waiting for a majority to answer, or for the layout that is changing to be taken back"
+
+
+def test_who_went_on_by_force_elsewhere_is_not_to_be_started() -> None:
+    text = Side(5, tuple("abcde"), frozenset(), ("a", "b")).meaning()
+    assert text.startswith("this machine reaches 0 of 5 members; a and b went on by force as another cluster: connect anew")
+    assert "start" not in text

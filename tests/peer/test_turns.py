@@ -15,6 +15,7 @@ from peer.files.access import CHUNKS_AT_ONCE
 from peer.files.attempts import Attempt
 from peer.files.operations import ROWS_AT_ONCE, Operations
 from peer.files.read_path import ChunkReader
+from peer.files.sides import Sides
 from peer.link import Reply
 from protocol.errors import ErrorCode
 from protocol.hashing import Buffer
@@ -148,7 +149,7 @@ async def test_a_holder_that_delivers_other_chunks_is_waited_for_and_a_silent_on
 ) -> None:
     monkeypatch.setattr(read_path, "HEDGE_SECONDS", 0.1)
     line = SlowLine(silent)
-    reader = ChunkReader(line)
+    reader = ChunkReader(line, Sides(line))
     found = await asyncio.gather(*(reader.fetch(chunk_id) for chunk_id in CHUNKS))
     assert [bytes(chunk) for chunk in found] == list(CHUNKS.values())
     assert (line.asked[B] if silent else line.asked.total()) == len(CHUNKS)
@@ -185,9 +186,10 @@ class MovingCopy(ModelCluster):
 @pytest.mark.parametrize("layout", [AT_REST, MOVING])
 async def test_a_chunk_that_moves_while_it_is_looked_for_is_not_called_lost(layout: Layout) -> None:
     chunk_id, data = next(iter(CHUNKS.items()))
-    assert bytes(await ChunkReader(MovingCopy(layout, is_lost=False)).fetch(chunk_id)) == data
+    moving, lost = (MovingCopy(layout, is_lost=is_lost) for is_lost in (False, True))
+    assert bytes(await ChunkReader(moving, Sides(moving)).fetch(chunk_id)) == data
     with pytest.raises(DataLost, match="all 2 members were asked"):
-        await ChunkReader(MovingCopy(layout, is_lost=True)).fetch(chunk_id)
+        await ChunkReader(lost, Sides(lost)).fetch(chunk_id)
 
 
 class OneIsGone(ModelCluster):
@@ -223,5 +225,6 @@ async def test_a_chunk_that_only_a_dead_member_may_have_is_waited_for_while_the_
 ) -> None:
     monkeypatch.setattr(read_path, "OPERATION_SECONDS", 0.5)
     monkeypatch.setattr(read_path, "LOOK_SECONDS", 0.0)
+    cluster = OneIsGone(layout, newest)
     with pytest.raises(Unavailable, match=r"nobody who answers \(1 of 2 members\)" if is_soon else "b: no route"):
-        await ChunkReader(OneIsGone(layout, newest)).fetch(next(iter(CHUNKS)))
+        await ChunkReader(cluster, Sides(cluster)).fetch(next(iter(CHUNKS)))

@@ -1,6 +1,7 @@
 """What people meet while machines are away: who is not answered is told why, and soon."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
@@ -8,9 +9,13 @@ import pytest
 
 from peer.errors import NoSuchPath, OutcomeUnknown, Unavailable
 from peer.files.operations import Operations
-from peer.files.quorum import read_row
 from peer.files.write_path import Stored
+from peer.link import Reply
+from peer.session import Session
+from protocol.hashing import Buffer
+from protocol.identity import NodeId
 from protocol.manifest import inline_content
+from protocol.messages import Request, StatusGet
 from protocol.versions import Kind
 from sims.formed import switch_on
 from sims.plan import plan_from_seed
@@ -66,6 +71,35 @@ def test_the_smaller_side_of_a_split_says_so_and_soon_once_the_others_have_been_
         world.lan.heal()
         await asyncio.sleep(6.0)
         await client.put_bytes("/g", b"y")
+
+    run(NAMES, scenario)
+
+
+class CountingAccess:
+    """The session of a client, with a count of how often each member is asked how it is."""
+
+    def __init__(self, session: Session) -> None:
+        self.looks: Counter[NodeId] = Counter()
+        self._session = session
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+    async def request(self, node_id: NodeId, message: Request, payload: Buffer = b"", *, timeout_seconds: float) -> Reply:
+        self.looks[node_id] += isinstance(message, StatusGet)
+        return await self._session.request(node_id, message, payload, timeout_seconds=timeout_seconds)
+
+
+def test_many_operations_that_are_refused_at_once_ask_the_members_once() -> None:
+    async def scenario(world: World) -> None:
+        access = CountingAccess((await world.client("d"))._access)
+        client = Operations(access)
+        await client.put_bytes("/f", b"x" * 100_000)
+        cut_off(world, ["d", "e", "client1"])
+        await asyncio.sleep(30.0)
+        tries = [client.get_bytes("/f") for _ in range(100)]
+        assert all(isinstance(error, Unavailable) for error in await asyncio.gather(*tries, return_exceptions=True))
+        assert 1 <= max(access.looks.values()) <= 3
 
     run(NAMES, scenario)
 
@@ -214,7 +248,7 @@ def test_a_put_in_flight_when_the_lid_closes_is_not_shown_before_both_have_it(se
         await client.put_bytes("/f", b"before")
         world.crash("b", silent=True)
         # What a put does that has read before the lid closed: the coordinator stores it, and nobody else.
-        attempt = client._begin(await read_row(client._access, "/f", alone=True))
+        attempt = client._begin(await client._read_row("/f", alone=True))
         with pytest.raises(OutcomeUnknown):
             await client._publish(attempt, Kind.FILE, Stored(inline_content(b"after"), 5, frozenset(), None), 0o644, 0)
         text, _ = await refused(world, lambda: client.get_bytes("/f"))

@@ -393,6 +393,37 @@ def test_of_two_that_are_forced_at_once_one_goes_on_as_the_notice_says_and_the_o
     run(1, NAMES, scenario)
 
 
+def test_a_client_that_stays_open_while_its_cluster_goes_on_by_force_is_told_to_connect_anew() -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client("a")
+        await client.put_bytes("/f", b"x")
+        gone = ids(world, *NAMES[2:])
+        await lose(world, *NAMES[2:])
+        await force(world, "a", gone)
+        await settled(world, "a", "b")
+        for work in (client.put_bytes("/g", b"y"), client.get_bytes("/f"), client.stat("/f")):
+            with pytest.raises(Unavailable, match="reaches 0 of 5 members; a and b went on by force as another cluster: connect anew"):
+                await work
+        await (await world.client("a")).put_bytes("/g", b"y")
+
+    run(1, NAMES, scenario)
+
+
+def test_a_client_of_a_machine_that_was_given_up_is_told_who_went_on() -> None:
+    async def scenario(world: World) -> None:
+        await (await world.client("a")).put_bytes("/f", b"x")
+        gone = ids(world, *NAMES[2:])
+        await lose(world, *NAMES[2:])
+        await force(world, "a", gone)
+        await settled(world, "a", "b")
+        await world.restart("c")
+        await asyncio.sleep(30.0)
+        with pytest.raises(Unavailable, match="this machine reaches 1 of 5 members; a and b went on by force as another cluster"):
+            await (await world.client("c")).get_bytes("/f")
+
+    run(1, NAMES, scenario)
+
+
 def members(world: World, name: str) -> set[str]:
     return {member.name for member in world.node(name).layout.record.members}
 

@@ -169,6 +169,7 @@ class World:
         assert node is not None
         self.trace.note(machine.host, "stop")
         machine.stopping = self.loop.create_task(self._stop(machine, node))
+        machine.stopping.add_done_callback(self._stopped)
         await asyncio.shield(machine.stopping)
 
     def lose_rows(self, name: str, *, damaged: bool) -> None:
@@ -265,6 +266,11 @@ class World:
     async def _stop(self, machine: Machine, node: Node) -> None:
         await self.on(machine.host, node.stop)
         machine.is_up = False
+
+    def _stopped(self, stopping: "asyncio.Task[None]") -> None:
+        """Note what went wrong: whoever had the node stopped may be cancelled by now, and nobody else looks."""
+        if not stopping.cancelled() and stopping.exception() is not None:
+            self.loop.failures.append({"message": "a node could not be stopped", "exception": stopping.exception()})
 
     async def _boot(self, machine: Machine, found: bool) -> Node:
         entropy = SimEntropy(f"{self.seed} {machine.host}")

@@ -249,7 +249,7 @@ class _World:
 
 def judged(oracle: Oracle, history: History) -> str | None:
     """Return the invariant that a history violates in the eyes of a judge."""
-    oracle.begin(_World(), Plan(1), history)  # type: ignore[arg-type]
+    oracle.begin(_World(), Plan(1), history)
     try:
         asyncio.run(oracle.finish())
     except Violation as violation:
@@ -325,12 +325,30 @@ def test_a_fragile_disk_that_has_done_no_harm_is_judged_as_any_other() -> None:
     assert has_chunk(machine, chunk)
     machine.host, machine.lossy_at = "a#1", 0.0
     write_began = write(1, "x", 1, 2)
-    world.loop.time = lambda: 1.5  # type: ignore[method-assign]
+    world.loop.time = lambda: 1.5
     world.crash("a")
     assert not oracle._may_have_lost(machine, write_began)
     state.has_lied = True
     world.crash("a")
     assert oracle._may_have_lost(machine, write_began)
+
+
+def test_a_node_that_cannot_be_stopped_fails_the_run_though_nobody_waits_for_it_any_more() -> None:
+    world = World(1)
+
+    async def stop() -> None:
+        await asyncio.sleep(1.0)
+        raise OSError("no")
+
+    async def scenario(_: World) -> None:
+        await world.start("a", found=True)
+        world.node("a").stop = stop
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(world.stop("a"), 0.5)
+        await asyncio.sleep(1.0)
+
+    with pytest.raises(AssertionError, match="a node could not be stopped"):
+        world.run(scenario)
 
 
 class Disks:

@@ -174,7 +174,7 @@ async def run_node(settings: Settings, options: UpOptions) -> None:
     if identity.replaced:
         output.warn(
             f"{identity.replaced}: this node begins as a new member and keeps its chunks; "
-            "under its old id it stays in the layout and counts as failed"
+            "under its old id it stays in the layout and counts as failed; where multicast does not reach the others it needs --join"
         )
     if identity.system.lost_at:
         output.warn(

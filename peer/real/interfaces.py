@@ -11,7 +11,8 @@ from pathlib import Path
 
 import ifaddr
 
-_VIRTUAL = ("docker", "veth", "br-", "virbr", "cni", "flannel")
+_VIRTUAL = ("docker", "podman", "veth", "br-", "virbr", "lxcbr", "lxdbr", "incusbr", "vboxnet", "vmnet", "cni", "flannel")
+"""How interfaces are named by which containers and guests of this machine are reached: no other machine is."""
 LOOPBACK = "127.0.0.1"
 _STATES = Path("/sys/class/net")
 _LINKLESS = ("down", "lowerlayerdown", "notpresent")

@@ -44,7 +44,7 @@ def processor_seconds(node: LocalNode) -> float:
 
 def shoal(node: LocalNode, *arguments: str, **pipes: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "peer.cli", "--home", str(node.home), "--quiet", *arguments]
-    return subprocess.Popen(command, **pipes)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(command, **pipes)
 
 
 def stream_in(node: LocalNode, remote: str) -> str:

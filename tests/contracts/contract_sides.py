@@ -134,7 +134,7 @@ class Peer(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert not self.made
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = transport
         self.made = True
         if self.greeting:
             self.transport.write(self.greeting)

@@ -30,7 +30,7 @@ def command(home: Path, *arguments: str | bytes) -> list[str | bytes]:
 
 
 def shoal(home: Path, *arguments: str | bytes, **pipes: object) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(command(home, *arguments), capture_output=True, timeout=60, env=ENVIRONMENT, check=False, **pipes)  # type: ignore[call-overload]
+    return subprocess.run(command(home, *arguments), capture_output=True, timeout=60, env=ENVIRONMENT, check=False, **pipes)
 
 
 def line_of(done: "subprocess.CompletedProcess[bytes]") -> str:

@@ -44,9 +44,9 @@ def test_a_put_of_which_several_chunks_fail_says_so_once() -> None:
             return data[position - count : position]
 
         with pytest.raises(Unavailable):
-            await store_content(DeadCluster(), read, len(data), lambda count: None, asyncio.Semaphore(32))  # type: ignore[arg-type]
+            await store_content(DeadCluster(), read, len(data), lambda count: None, asyncio.Semaphore(32))
 
-    loop = SimLoop(Random(1))  # type: ignore[abstract]
+    loop = SimLoop(Random(1))
     loop.run(story(), seconds_max=60.0)
     loop.settle()
     assert not loop.failures, loop.failures

@@ -132,7 +132,7 @@ def wire_type(hint: Any) -> str:
 
 def field_names(cls: type[Any]) -> list[str]:
     """Return the fields of a class in order."""
-    return list(cls._fields) if issubclass(cls, tuple) else [field.name for field in dataclasses.fields(cls)]  # type: ignore[attr-defined]
+    return list(cls._fields) if issubclass(cls, tuple) else [field.name for field in dataclasses.fields(cls)]
 
 
 def fields_of(cls: type[Any], told: set[str]) -> Iterator[tuple[str, str, str]]:
@@ -234,7 +234,7 @@ def block_pattern(name: str) -> re.Pattern[str]:
 def rewritten(text: str) -> str:
     """Return the specification with all tables as the code has them now."""
     for name, build in BLOCKS.items():
-        text, count = block_pattern(name).subn(lambda match, build=build: f"{match[1]}{build()}\n{match[3]}", text)  # type: ignore[misc]
+        text, count = block_pattern(name).subn(lambda match, build=build: f"{match[1]}{build()}\n{match[3]}", text)
         assert count == 1, f"the specification has no place for {name}"
     return text
 

@@ -31,7 +31,7 @@ class FakeClient:
         size = len(self.files.get(path, b""))
         return Entry(path, name_of(path), kind, size, 1_700_000_000_123, 0o640, self.versions.get(path, "abcd1234.17"), "ada", False)
 
-    async def put(self, path, read, *, size, mode=0o644, modified_milliseconds=None, on_progress=None, op_id=None):  # type: ignore[no-untyped-def]
+    async def put(self, path, read, *, size, mode=0o644, modified_milliseconds=None, on_progress=None, op_id=None):
         data = b""
         while piece := await read(4096):
             data += piece
@@ -39,13 +39,13 @@ class FakeClient:
         self.files[path] = data
         return PutResult(path, "abcd1234.17", len(data), 3)
 
-    async def get(self, path, write, *, on_progress=None, begin=0, end=None):  # type: ignore[no-untyped-def]
+    async def get(self, path, write, *, on_progress=None, begin=0, end=None):
         self._fail()
         self.begins.append(begin)
         await write(memoryview(self.files[path])[begin:end])
         return self.made(path)
 
-    async def verified_prefix(self, path, read_local):  # type: ignore[no-untyped-def]
+    async def verified_prefix(self, path, read_local):
         """Compare in chunks of two bytes."""
         self._fail()
         data, verified = self.files[path], 0

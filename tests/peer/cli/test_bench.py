@@ -69,7 +69,7 @@ def test_a_bar_stays_within_its_cells() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--size", "many"], ["--size", "1M"], ["--nodes", "1"], ["--files", "3"]])
-def test_a_senseless_run_is_refused_before_anything_starts(shoal, arguments) -> None:  # type: ignore[no-untyped-def]
+def test_a_senseless_run_is_refused_before_anything_starts(shoal, arguments) -> None:
     result = shoal("bench", *arguments)
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1

@@ -62,7 +62,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def running(home: Path, *arguments: str, **streams: object) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, "-m", "peer.cli", "--home", str(home), *arguments]
     more = {name: str(streams.pop(name)) for name in ("NO_COLOR",) if name in streams}
-    process = subprocess.Popen(command, text=True, env=environment(TERM="xterm", COLUMNS="100", **more), **streams)  # type: ignore[call-overload]
+    process = subprocess.Popen(command, text=True, env=environment(TERM="xterm", COLUMNS="100", **more), **streams)
     try:
         yield process
     finally:

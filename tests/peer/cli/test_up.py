@@ -52,7 +52,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def shoal(home: Path, *arguments: str, **pipes: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "peer.cli", "--home", str(home), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(), check=False, **pipes)  # type: ignore[call-overload]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(), check=False, **pipes)
 
 
 class Up:

@@ -67,7 +67,7 @@ def test_who_watches_is_told_what_a_call_waits_for_in_the_thread_of_the_client()
     said: list[tuple[str, str]] = []
     loop = LoopThread()
     try:
-        client = BlockingClient(loop.call(lambda: Waiter(None)), loop)  # type: ignore[arg-type]
+        client = BlockingClient(loop.call(lambda: Waiter(None)), loop)
         client.get_bytes("/unwatched")
         client.on_wait = lambda text: said.append((text, threading.current_thread().name))
         client.get_bytes("/f")

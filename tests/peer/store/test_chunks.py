@@ -50,7 +50,7 @@ def test_a_chunk_is_durable_step_by_step_before_put_returns() -> None:
     async def story() -> None:
         machine = Machine(1)
         watched = Watched(machine.storage)
-        store = ChunkStore(watched, machine.compute)  # type: ignore[arg-type]
+        store = ChunkStore(watched, machine.compute)
         await store.open()
         chunk_id, data = chunk("one")
         await store.holds([chunk_id])
@@ -70,7 +70,7 @@ def test_a_chunk_is_durable_step_by_step_before_put_returns() -> None:
 @on_both
 async def test_putting_again_is_harmless_and_writes_nothing(machine: Machine) -> None:
     watched = Watched(machine.storage)
-    store = ChunkStore(watched, machine.compute)  # type: ignore[arg-type]
+    store = ChunkStore(watched, machine.compute)
     await store.open()
     chunk_id, data = chunk("one")
     await asyncio.gather(*(store.put(chunk_id, data) for _ in range(5)))
@@ -83,7 +83,7 @@ async def test_putting_again_is_harmless_and_writes_nothing(machine: Machine) ->
 @on_both
 async def test_puts_at_once_share_the_sync_of_their_folder(machine: Machine) -> None:
     watched = Watched(machine.storage)
-    store = ChunkStore(watched, machine.compute)  # type: ignore[arg-type]
+    store = ChunkStore(watched, machine.compute)
     await store.open()
     chunks = [chunk(f"chunk {number}") for number in range(300)]
     await asyncio.gather(*(store.put(*each) for each in chunks))
@@ -368,7 +368,7 @@ def test_a_full_disk_refuses_a_chunk_and_leaves_nothing_of_it() -> None:
     async def story() -> None:
         machine = Machine(1)
         watched = Watched(machine.storage)
-        store = ChunkStore(watched, machine.compute)  # type: ignore[arg-type]
+        store = ChunkStore(watched, machine.compute)
         await store.open()
         chunk_id, data = chunk("one")
         watched.disk.full_at = "place"

@@ -9,7 +9,7 @@ each partition lie beside its rows and change in the same commit (`peer.store.ro
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Final, TypeVar
 
 from peer.errors import Refused, StorageFailed, StoreCorrupt
@@ -63,8 +63,8 @@ class RowStore:
         self._kv = kv
         self._locks = KeyLocks()
         self._working: set[asyncio.Task[object]] = set()
-        self._exclusive: dict[int, asyncio.Event] = {}
-        """Partitions that are read or removed as a whole: changes that would begin meanwhile wait."""
+        self._exclusive: dict[int, asyncio.Task[object]] = {}
+        """Partitions that are read or removed as a whole, and by what: changes that would begin meanwhile wait."""
 
     async def open(self) -> None:
         """Count what is there, and take up its digests.
@@ -76,7 +76,8 @@ class RowStore:
         await self.digests.open(self._kv, await self._populated() if self.count else ())
 
     async def close(self) -> None:
-        """Release the database."""
+        """Finish what is read or removed as a whole and release the database."""
+        await _until_ended(self._exclusive.values())
         await self._kv.close()
 
     async def get(self, path: str) -> Row | None:
@@ -131,7 +132,7 @@ class RowStore:
 
     async def drain(self) -> None:
         """Wait until every change that was under way at the call is durable or has failed. They go on if the caller is cancelled."""
-        await asyncio.shield(asyncio.gather(*self._working, return_exceptions=True))
+        await _until_ended(self._working)
 
     async def page(
         self, folder: str, after: str, until: str, *, rows_max: int, bytes_max: int
@@ -266,22 +267,23 @@ class RowStore:
     async def _until_shared(self, paths: Sequence[str]) -> None:
         """Wait until nobody has the partition of any of `paths` for himself."""
         while self._exclusive:
-            events = [self._exclusive[p] for p in map(row_partition, paths) if p in self._exclusive]
-            if not events:
+            works = [self._exclusive[p] for p in map(row_partition, paths) if p in self._exclusive]
+            if not works:
                 return
-            await events[0].wait()
+            await _until_ended(works)
 
     async def _exclusively(self, partition: int, work: Callable[[int], Coroutine[object, object, T]]) -> T:
-        """Return what `work` returns, done while nothing changes rows of `partition`."""
+        """Return what `work` returns, done while nothing changes rows of `partition`, and finished even if the caller is cancelled."""
         while partition in self._exclusive:
-            await self._exclusive[partition].wait()
-        done = self._exclusive[partition] = asyncio.Event()
-        try:
-            await self.drain()
-            return await work(partition)
-        finally:
-            del self._exclusive[partition]
-            done.set()
+            await _until_ended([self._exclusive[partition]])
+        task = asyncio.get_running_loop().create_task(self._once_drained(partition, work))
+        self._exclusive[partition] = task
+        task.add_done_callback(lambda _: self._exclusive.pop(partition))
+        return await to_the_end(task, StorageFailed)
+
+    async def _once_drained(self, partition: int, work: Callable[[int], Coroutine[object, object, T]]) -> T:
+        await self.drain()
+        return await work(partition)
 
     async def _change(self, path: str, edit: Callable[[Row], Row]) -> Row:
         key = _key(path)
@@ -426,6 +428,11 @@ class RowStore:
 
 def _nobody_watches(*what: object) -> None:
     """Nobody is told."""
+
+
+async def _until_ended(tasks: Collection["asyncio.Task[object]"]) -> None:
+    """Wait until all `tasks` have ended, in whatever way. They go on if the caller is cancelled."""
+    await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
 
 
 def _key(path: str) -> bytes:

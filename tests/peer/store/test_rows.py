@@ -128,6 +128,29 @@ async def test_a_change_goes_on_when_somebody_who_waits_for_it_goes_away(machine
     await store.drain()
 
 
+@pytest.mark.parametrize("steps", range(1, 6))
+def test_rows_that_are_set_aside_are_counted_although_whoever_asked_goes_away(steps: int) -> None:
+    async def story() -> None:
+        machine = Machine(steps)
+        store = await opened(machine)
+        await store.merge([row_of("/old"), row_of("/file")])
+        asking = asyncio.create_task(store.quarantine([row_partition("/file")]))
+        for _ in range(steps):
+            await asyncio.sleep(0.001)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        fresh = row_of("/file", actor="another")
+        await asyncio.sleep(0.01)
+        await store.quarantine([row_partition("/file")])
+        await store.merge([fresh])
+        assert await store.get("/file") == fresh
+        assert store.count == 1
+        await store.close()
+        assert [key[:1] for key, _ in await stored_rows(machine)] == [b"q", b"q", b"r"]
+
+    run(story)
+
+
 @on_both
 async def test_a_row_with_too_many_heads_is_refused_and_nothing_changes(machine: Machine) -> None:
     store = await opened(machine)

@@ -240,8 +240,16 @@ class Sync:
             log.debug("the report to %s has to wait: %s", short(voter), error)
 
     async def _drop_foreign(self, layout: Layout) -> None:
-        """Drop the rows of partitions that this node owns no more: the new owners are synced, so the old drop last."""
+        """Drop the rows of partitions that this node owns no more: the new owners are synced, so the old drop last.
+
+        That takes a while, and meanwhile a newer layout may have it enter one of them again.
+        """
         owned = frozenset(layout.partitions_of(self._node_id))
         foreign = [partition for partition in range(limits.PARTITIONS) if partition not in owned]
+
+        def may_go(partition: int) -> bool:
+            current = self._layouts.current
+            return current is not None and not current.is_replica(self._node_id, partition)
+
         if foreign:
-            await self._rows.drop(foreign)
+            await self._rows.drop(foreign, may_go)

@@ -247,11 +247,11 @@ class RowStore:
 
     async def quarantine(self, partitions: Sequence[int]) -> None:
         """Set all rows of `partitions` aside: what was kept from an earlier life must not come back as if it were fresh."""
-        await self._remove(partitions, keep=True)
+        await self._remove(partitions, lambda partition: True, keep=True)
 
-    async def drop(self, partitions: Sequence[int]) -> None:
-        """Remove all rows of `partitions`."""
-        await self._remove(partitions, keep=False)
+    async def drop(self, partitions: Sequence[int], may_go: Callable[[int], bool] = lambda partition: True) -> None:
+        """Remove all rows of those of `partitions` that `may_go`: it is asked of each when nothing changes rows of that one any more."""
+        await self._remove(partitions, may_go, keep=False)
 
     # -- inside --------------------------------------------------------------
 
@@ -407,12 +407,14 @@ class RowStore:
             first = pairs[-1][0] + b"\0"
         return rows, False
 
-    async def _remove(self, partitions: Sequence[int], *, keep: bool) -> None:
+    async def _remove(self, partitions: Sequence[int], may_go: Callable[[int], bool], *, keep: bool) -> None:
         await self.drain()  # what was let in before the fence fell would come back behind the removal
         if not self.count:
             return
 
         async def remove(partition: int) -> None:
+            if not may_go(partition):
+                return
             first, end = _partition_key(_LIVE, partition), _partition_key(_LIVE, partition + 1)
             while pairs := await self._kv.range(first, end, _BATCH):
                 changes: list[Put | Delete] = [Delete(key) for key, _ in pairs]

@@ -20,6 +20,7 @@ from protocol.flapping import CALM_SECONDS
 from protocol.identity import NodeId
 from protocol.manifest import KIB
 from protocol.messages import Leave, Leaving
+from protocol.paths import folder_partition
 from sims.formed import switch_on
 from sims.scenarios._common import NAMES, chain_judged, durable_copies, expect, start_all, until
 from sims.world import World
@@ -346,6 +347,39 @@ async def forgotten(world: World, client: Operations, victim: NodeId, via: str) 
         assert world.loop.time() < give_up_at
         await client.forget(victim)
         await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_stored_for_a_partition_that_a_member_has_just_entered_again_is_not_dropped_with_what_it_left(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        node = world.node("f")
+        await asyncio.sleep(5.0)
+        owned = {is_owned: [] for is_owned in (True, False)}
+        for folder in (f"/{number}" for number in range(100)):
+            owned[node.layout.is_replica(node.node_id, folder_partition(folder))].append(folder)
+        client = await world.client("a")
+        await client.put_bytes(f"{owned[True][0]}/kept", b"something")
+        path = f"{owned[False][0]}/fresh"
+        drop, is_there = node.rows.drop, asyncio.get_running_loop().create_future()
+
+        async def drop_late(*what: Any) -> None:
+            while await node.rows.get(path) is None:
+                await asyncio.sleep(0.01)
+            await drop(*what)
+            is_there.set_result(await node.rows.get(path) is not None)
+
+        node.rows.drop = drop_late  # type: ignore[method-assign]  # a disk may take its time
+        version = node.layout.version
+        await world.node("a").layouts.renew(version, [folder_partition(owned[False][1])])
+        await until(10.0, lambda: node.layout.version > version, "no stamp is new")
+        await world.on(world.machines["b"].host, world.node("b").leaver.ask)
+        await until(10.0, lambda: node.layout.is_joint, "nothing moves")
+        await client.put_bytes(path, b"fresh")
+        async with asyncio.timeout(60.0):
+            assert await is_there, "a row that was acknowledged is gone"
+        await expect(world, path, b"fresh")
+
+    run(seed, SIX, scenario)
 
 
 @pytest.mark.parametrize("names", [NAMES[:3], SIX])

@@ -1,8 +1,9 @@
 """What a replica answers about rows: publish, merge, fetch, list, pull.
 
 Owns the fence (rule F): a request is served only under the stamp that is this replica's own `cfg[p]`, and never where its rows are lost
-(`peer.cluster.sync`); both are checked again immediately before every commit. Owns the coordinator's part of a write: find the
-operation or make the version, commit locally, ship the whole row, count. Knows nothing of how a client comes to its context.
+(`peer.cluster.sync`); both are checked again immediately before every commit, and behind every read: who is no replica any more drops its
+rows. Owns the coordinator's part of a write: find the operation or make the version, commit locally, ship the whole row, count. Knows
+nothing of how a client comes to its context.
 """
 
 import asyncio
@@ -122,6 +123,7 @@ class RowService:
             digest, row = await self._rows.vote(request.path, full=request.full)
         except RowCorrupt as error:
             raise self._damaged(error) from None
+        self._check(request.partition, request.stamp)
         return RowIs(digest, (row,) if row is not None else (), self._confirmed.row(request.path))
 
     async def list(self, request: ListFetch) -> ListPage:
@@ -132,6 +134,7 @@ class RowService:
         try:
             if not request.full:
                 digest = await self._rows.digest(request.folder, request.after, request.until)
+                self._check(request.partition, request.stamp)
                 return ListPage(digest, request.until, (), self._confirmed.range(request.folder, request.after, request.until))
             rows, more = await self._rows.page(
                 request.folder,
@@ -142,6 +145,7 @@ class RowService:
             )
         except RowCorrupt as error:
             raise self._damaged(error) from None
+        self._check(request.partition, request.stamp)
         last = name_of(rows[-1].path) if more else request.until
         confirmed = self._confirmed.range(request.folder, request.after, last)
         return ListPage(range_digest(row_digest(row) for row in rows), last, tuple(rows), confirmed)
@@ -152,9 +156,13 @@ class RowService:
         Where all owners gather, a row that is damaged here is left to the others: else one would keep all partitions from being read.
         """
         partitions = unpack_partitions(request.partitions)
+
+        def check() -> None:
+            for partition in partitions:
+                self._check(partition, request.stamp)
+
         await self._catch_up(request.stamp)
-        for partition in partitions:
-            self._check(partition, request.stamp)
+        check()
         await self._rows.drain()  # what was accepted under the stamp before must be visible to the pull
         after = (request.after_partition, request.after_path) if request.after_path else None
         try:
@@ -167,6 +175,7 @@ class RowService:
             )
         except RowCorrupt as error:
             raise self._damaged(error) from None
+        check()
         return PulledRows(tuple(rows), more)
 
     def _page_rows(self) -> int:

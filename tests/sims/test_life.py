@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from peer.config import ADMIT_SECONDS, SWEEP_SECONDS
-from peer.errors import RequestFailed, WrongUsage
+from peer.errors import Refused, RequestFailed, WrongUsage
 from peer.files.operations import Operations
 from peer.link import Link
 from peer.links import Links
@@ -18,10 +18,12 @@ from peer.node import Left
 from protocol import limits
 from protocol.flapping import CALM_SECONDS
 from protocol.identity import NodeId
+from protocol.layout import pack_partitions
 from protocol.manifest import KIB
-from protocol.messages import Leave, Leaving
+from protocol.messages import Leave, Leaving, ListFetch, PartitionPull
 from protocol.paths import folder_partition
 from sims.formed import switch_on
+from sims.loop import context_of
 from sims.scenarios._common import NAMES, chain_judged, durable_copies, expect, start_all, until
 from sims.world import World
 
@@ -286,6 +288,38 @@ def test_nobody_leaves_while_the_others_need_him_and_who_has_left_comes_back_as_
         assert await (await world.client("b")).get_bytes("/f") == b"x" * 100_000
 
     run(1, NAMES[:3], scenario)
+
+
+@pytest.mark.parametrize("what", ["list", "pull"])
+def test_what_a_replica_reads_while_it_drops_its_rows_is_no_vote(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peer.store.rows._BATCH", 1)
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(2.0)
+        client = await world.client("a")
+        for number in range(3):
+            await client.put_bytes(f"/f/{number}", b"x")
+        node, partition = world.node("b"), folder_partition("/f")
+        await until(10.0, lambda: node.rows.count == 4, "a replica has not all rows")
+        stamp, ask = node.layout.cfg(partition), node.rows._kv.range
+
+        async def range_late(*where: Any) -> Any:
+            found = await ask(*where)
+            if asyncio.current_task() is reading:
+                await until(60.0, lambda: node.rows.count == 0, "the leaver drops nothing")
+            return found
+
+        node.rows._kv.range = range_late  # type: ignore[method-assign]  # a disk may take its time
+        listed = node.row_service.list(ListFetch(2000, partition, stamp, "/f", "", "", full=True))
+        pulled = node.row_service.pull(PartitionPull(2000, stamp, pack_partitions([partition]), 0, ""))
+        reading, other = (listed, pulled) if what == "list" else (pulled, listed)
+        other.close()
+        reading = asyncio.get_running_loop().create_task(reading, context=context_of(world.machines["b"].host))
+        await leave(world, "b")
+        with pytest.raises(Refused):
+            await reading
+
+    run(1, NAMES, scenario)
 
 
 def test_a_put_that_began_before_a_machine_left_and_ends_after_it_is_whole() -> None:

@@ -69,6 +69,7 @@ class ChunkStore:
         self._syncing = asyncio.Lock()
         self._next_sync: asyncio.Task[None] | None = None
         """Syncs the folders of `_to_sync`; None once it has begun."""
+        self._removing: dict[ChunkId, None] = {}
         self._finishing: dict[asyncio.Task[object], None] = {}
         """Work of `_finish`."""
         self._locks = KeyLocks()
@@ -125,8 +126,8 @@ class ChunkStore:
         return await self._finish(self._read_or_set_aside(chunk_id))
 
     async def holds(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
-        """Return for each chunk whether it is here, durably."""
-        return [await self._index.get(chunk_id) is not None for chunk_id in chunk_ids]
+        """Return for each chunk whether it is here, durably, and not being removed."""
+        return [await self._index.get(chunk_id) is not None and chunk_id not in self._removing for chunk_id in chunk_ids]
 
     async def size(self, chunk_id: ChunkId) -> int:
         """Return the bytes of a chunk, 0 when it is not here."""
@@ -134,7 +135,8 @@ class ChunkStore:
         return _size(chunk_id, value) if value is not None else 0
 
     async def remove(self, chunk_id: ChunkId) -> None:
-        """Remove a chunk; one that is not here is no error."""
+        """Remove a chunk; one that is not here is no error. From the call on nobody is told that it is here."""
+        self._removing[chunk_id] = None
         await self._finish(self._remove(chunk_id))
 
     async def page(self, after: ChunkId | None, limit: int) -> list[tuple[ChunkId, int]]:
@@ -211,6 +213,7 @@ class ChunkStore:
         async with self._locks.holding(chunk_id):  # else the file of a put that comes now would be removed
             if await self._forget(chunk_id):
                 await self._disk.remove(_path(chunk_id))
+            self._removing.pop(chunk_id, None)
 
     async def _sync_directory(self, folder: str) -> None:
         """Sync a folder, together with others, and with all renames that happen before the sync begins."""

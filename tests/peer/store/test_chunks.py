@@ -293,6 +293,24 @@ def test_a_put_beside_a_remove_leaves_what_it_acknowledged() -> None:
         run(lambda seed=seed: story(seed), seed)
 
 
+def test_a_chunk_that_is_being_removed_is_not_said_to_be_here() -> None:
+    """Who holds another copy to spare would drop that one as well: by the time it asks this node may be a home of the chunk."""
+
+    async def story(seed: int) -> None:
+        store = await opened(Machine(seed))
+        chunk_id, data = chunk("one")
+        await store.put(chunk_id, data)
+        removing = asyncio.ensure_future(store.remove(chunk_id))
+        await asyncio.sleep(0.0002 * seed)
+        assert await store.holds([chunk_id]) == [False]
+        await removing
+        await store.put(chunk_id, data)
+        assert await store.holds([chunk_id]) == [True]
+
+    for seed in range(30):
+        run(lambda seed=seed: story(seed), seed)
+
+
 def test_a_read_beside_a_remove_finds_the_chunk_or_its_absence() -> None:
     async def story(seed: int) -> None:
         machine = Machine(seed)

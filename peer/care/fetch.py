@@ -12,8 +12,8 @@ much he can take, and a home that has lost a chunk finds that out by itself.
 The fewest copies first: all that is missing is listed before anything is fetched, then what has one holder is fetched, then what has two,
 and so on. Between listing and fetching only partitions are kept in mind: a new home of a million chunks needs no memory for their
 ids. Fetching ends after FETCH_SECONDS at the latest, so that the next pass can begin with what has become rare meanwhile. To fetch what
-has as many copies as wanted is *rebalancing*, which can be paused at either end; all else is topping up. Both are bounded at either end
-(`peer.care.throttle`).
+has as many copies as wanted is *rebalancing*, which can be paused at either end; all else is topping up, what a node holds that leaves
+included. Both are bounded at either end (`peer.care.throttle`).
 
 A chunk that is being written differs for a moment: nothing is listed before SETTLE_SECONDS, or fetched without looking whether it has come.
 
@@ -56,6 +56,11 @@ class _Missing:
 
     size: int
     holders: list[NodeId]
+
+    def copies(self, layout: Layout) -> int:
+        """Return how many copies last, by members; fewer than wanted where another node has one as well, for it waits to be rid of it."""
+        lasting = sum(holder in layout.members for holder in self.holders)
+        return lasting if lasting == len(self.holders) else min(lasting, layout.copies_wanted - 1)
 
 
 Lacking = dict[ChunkId, _Missing]
@@ -133,7 +138,7 @@ class Fetch:
         for partition in held:
             if partition in differing:
                 lacking, rare = await self._look(view, partition)
-                for copies in sorted({len(each.holders) for each in lacking.values()}):
+                for copies in sorted({each.copies(layout) for each in lacking.values()}):
                     partitions[copies].append(partition)
                 owed += rare
                 missing += len(lacking)
@@ -153,7 +158,7 @@ class Fetch:
                 if is_enough():
                     return has_come
                 lacking, _ = await self._look(view, partition)
-                chosen = {chunk_id: each for chunk_id, each in lacking.items() if len(each.holders) == copies}
+                chosen = {chunk_id: each for chunk_id, each in lacking.items() if each.copies(layout) == copies}
                 has_come |= await self._fetch_all(chosen, purpose, is_enough)
         return has_come
 

@@ -322,6 +322,25 @@ def test_what_a_replica_reads_while_it_drops_its_rows_is_no_vote(what: str, monk
     run(1, NAMES, scenario)
 
 
+def test_a_pause_of_rebalancing_keeps_nobody_from_leaving() -> None:
+    content = Random(1).randbytes(2400 * KIB)
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(2.0)
+        client = await world.client("a")
+        await client.put_bytes("/f", content)
+        assert await client.set_rebalance(paused=True) == ()
+        await world.start("f")  # a part of what the others hold belongs to it from now on, and does not move
+        await world.members(6)
+        await leave(world, "e")
+        await gone(world, "e")
+        assert durable_copies(world, content) >= 3
+        assert await client.get_bytes("/f") == content
+        assert sum(member.status.surplus_chunks for member in (await client.status()).members if member.status is not None) > 0
+
+    run(1, NAMES, scenario)
+
+
 def test_a_put_that_began_before_a_machine_left_and_ends_after_it_is_whole() -> None:
     content = Random(1).randbytes(1200 * KIB)
 

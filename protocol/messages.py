@@ -702,7 +702,7 @@ class Purpose(IntEnum):
 
     READ = 1
     TOP_UP = 2
-    """There are fewer copies than wanted."""
+    """There are fewer copies than wanted, or one lies at a node that is no member."""
     REBALANCE = 3
     """There are copies enough, and one belongs elsewhere."""
 

@@ -265,6 +265,7 @@ class Node:
         await self.explorer.close()
         self.detector.stop()
         await self.links.close()
+        await self.layouts.close()
         with suppress(StorageFailed):  # others remember as well
             await self.lives.remember()
         await self.rows.close()
@@ -556,6 +557,8 @@ class Node:
         self._on_event(Notice(text))
 
     def _layout_changed(self, layout: Layout) -> None:
+        if self._stopping:
+            return
         self.confirmed.layout_changed(layout)
         for node_id, member in layout.members.items():
             if node_id == self.node_id:

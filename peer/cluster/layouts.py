@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from peer.errors import LinkLost, RequestFailed, Unavailable
+from peer.errors import LinkLost, RequestFailed, StorageFailed, Unavailable
 from peer.link import Reply
 from peer.store.rows import RowStore
 from peer.store.system import SystemStore
+from peer.store.tasks import to_the_end
 from protocol.errors import RemoteProtocolError
 from protocol.identity import NodeId, short
 from protocol.layout import Layout, follows, goes_on_from, pack_partitions
@@ -47,6 +48,11 @@ class Layouts:
         self._peers = peers
         self._on_change = on_change
         self._lock = asyncio.Lock()
+        self._adopting: dict[asyncio.Task[bool], None] = {}
+
+    async def close(self) -> None:
+        """Finish what has begun."""
+        await asyncio.gather(*self._adopting, return_exceptions=True)
 
     @property
     def version(self) -> int:
@@ -71,6 +77,13 @@ class Layouts:
         return await self._adopt(layout, goes_on_from)
 
     async def _adopt(self, layout: Layout, fault: Callable[[Layout, Layout], str | None]) -> bool:
+        """Adopt `layout`, to the end even if the caller is cancelled: what has reached the disk is in force."""
+        task = asyncio.get_running_loop().create_task(self._put_in_force(layout, fault))
+        self._adopting[task] = None
+        task.add_done_callback(self._adopting.pop)
+        return await to_the_end(task, StorageFailed)
+
+    async def _put_in_force(self, layout: Layout, fault: Callable[[Layout, Layout], str | None]) -> bool:
         async with self._lock:
             parent = self.current
             if parent is not None and fault(parent, layout) is not None:

@@ -10,9 +10,10 @@ import pytest
 
 from protocol.flapping import CALM_SECONDS
 from protocol.identity import NodeId
-from protocol.layout import Layout
+from protocol.layout import Layout, renewed
 from protocol.messages import Ballot, Hello, LayoutAccept, LayoutPrepare, LayoutVote, LinkKind, Verdict
 from sims.formed import switch_on
+from sims.loop import context_of
 from sims.scenarios._common import NAMES, chain_judged, cut_off, start_all
 from sims.world import World
 
@@ -217,3 +218,19 @@ def test_a_hello_that_was_on_its_way_while_the_layout_changed_leaves_nobody_behi
         assert node.layout.version == world.node("a").layout.version
 
     run(World(1), scenario)
+
+
+def test_a_layout_that_has_reached_the_disk_is_in_force_though_whoever_asked_for_it_has_gone() -> None:
+    async def scenario(world: World) -> None:
+        await formed(world, NAMES[:3])
+        node, storage = world.node("a"), world.machines["a"].storage
+        layout = renewed(node.layout, [7])
+        asking = asyncio.get_running_loop().create_task(node.layouts.adopt(layout), context=context_of(world.machines["a"].host))
+        while not storage.databases["sys"].pending:
+            await asyncio.sleep(0.0)
+        asking.cancel()
+        await asyncio.sleep(0.1)
+        assert await node.system.layout(layout.version) == layout.data
+        assert node.layout.version == layout.version
+
+    World(0).run(scenario)

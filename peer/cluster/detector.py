@@ -18,6 +18,9 @@ from protocol.identity import NodeId, short
 from protocol.membership import Membership, MemberView, Send
 from protocol.messages import Answer, Hello, MemberState, Probe, ProbeAck, Request
 
+STANDSTILL_SECONDS = 5.0
+"""A timer that is later than this says that this process did not run: whoever was away when it stopped may be back for long."""
+
 log = logging.getLogger(__name__)
 
 _ALIVE: Final = (MemberState.ALIVE, MemberState.DRAINING)
@@ -33,8 +36,9 @@ class Detector:
         self._links = links
         self._lives = lives
         self._loop = asyncio.get_running_loop()
-        self._began_at = self._loop.time()
-        self._machine = Membership(node_id, boot, lambda bound: int(entropy.uniform("membership", 0.0, bound)), self._began_at)
+        self._watching_since = self._loop.time()
+        """When this node started, or went on after it had stood still."""
+        self._machine = Membership(node_id, boot, lambda bound: int(entropy.uniform("membership", 0.0, bound)), self._watching_since)
         self._flaps = Flaps()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -78,11 +82,12 @@ class Detector:
         return self._flaps.must_stay_seconds(node_id)
 
     def away_seconds(self, node_id: NodeId) -> float:
-        """Return for how long a node has been held dead, at most since this node started; 0 when it is there."""
+        """Return for how long a node has been held dead, at most since this node started or last stood still; 0 when it is there."""
         if self.is_alive(node_id):
             return 0.0
+        self._notice_standstill()
         view = self._machine.member(node_id)
-        return self._loop.time() - max(self._began_at, view.since if view is not None else self._began_at)
+        return self._loop.time() - max(self._watching_since, view.since if view is not None else self._watching_since)
 
     # -- what is seen --------------------------------------------------------
 
@@ -135,12 +140,19 @@ class Detector:
             self._carry_out()
 
     def _tick(self) -> None:
+        self._notice_standstill()
         self._timer = None
         self._machine.tick(self._loop.time())
         self._carry_out()
 
+    def _notice_standstill(self) -> None:
+        now = self._loop.time()
+        if self._timer is not None and now > self._due + STANDSTILL_SECONDS:
+            self._watching_since = now
+
     def _carry_out(self) -> None:
         """Do what the machine wants, and look after it again when it asks for that."""
+        self._notice_standstill()
         effects = self._machine.take_effects()
         for reply in effects.replies:
             answer = cast("asyncio.Future[Answer]", reply.token)

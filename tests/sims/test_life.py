@@ -22,6 +22,7 @@ from protocol.layout import pack_partitions
 from protocol.manifest import KIB
 from protocol.messages import Leave, Leaving, ListFetch, PartitionPull
 from protocol.paths import folder_partition
+from protocol.paxos import turn_seconds
 from sims.formed import switch_on
 from sims.loop import context_of
 from sims.scenarios._common import NAMES, chain_judged, durable_copies, expect, start_all, until
@@ -138,6 +139,25 @@ def test_a_restart_of_fifteen_seconds_changes_no_layout_and_moves_no_chunk() -> 
         assert {world.node(name).layout.version for name in NAMES} == {version}
 
     run(3, NAMES, scenario)
+
+
+@pytest.mark.parametrize("victim", ["b", "c"])
+def test_who_is_back_for_long_is_not_left_out_by_a_voter_that_stood_still_meanwhile(victim: str) -> None:
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(3.0)
+        layout = world.node(victim).layout
+        live = {world.node(name).node_id: name for name in NAMES if name != victim}
+        first = live[min(live, key=lambda node_id: turn_seconds(node_id, layout, live))]
+        world.crash(victim)
+        await asyncio.sleep(15.0)
+        world.loop.pause(world.machines[first].host)
+        await world.start(victim)
+        await asyncio.sleep(EVICT_SECONDS - 10.0)
+        world.loop.resume(world.machines[first].host)
+        await asyncio.sleep(10.0)
+        assert world.node(victim).layout.version == layout.version
+
+    run(NAMES.index(victim), NAMES, scenario)
 
 
 def test_a_newcomer_that_comes_and_goes_is_admitted_once_it_stays() -> None:

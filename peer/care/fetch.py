@@ -124,9 +124,12 @@ class Fetch:
         self._incoming = incoming
         self._is_rebalance_paused = is_rebalance_paused
         self._duty: _Duty | None = None
+        self._passes = 0
+        """Counted so that whoever gives nothing is not asked first for the same chunk again."""
 
     async def run(self, layout: Layout, is_over: Callable[[], bool]) -> bool:
         """Compare with everybody and fetch what is missing, until `is_over`; return whether anything has come."""
+        self._passes += 1
         view = await self._compare(layout)
         held = view.partitions()
         differing = {partition for partition in held if view.differs(partition)}
@@ -259,7 +262,7 @@ class Fetch:
         queues: dict[NodeId, list[ChunkId]] = defaultdict(list)
         for index, chunk_id in enumerate(sorted(lacking)):
             holders = lacking[chunk_id].holders
-            queues[holders[index % len(holders)]].append(chunk_id)
+            queues[holders[(index + self._passes) % len(holders)]].append(chunk_id)
 
         async def work(node: NodeId, queue: Iterator[ChunkId]) -> bool:
             has_come = False

@@ -10,10 +10,12 @@ import pytest
 from peer.care.fetch import Fetch
 from peer.care.throttle import Throttle
 from peer.config import SWEEP_SECONDS
+from peer.errors import Refused
 from peer.files.chunk_service import ChunkService
 from peer.node import Node
 from peer.store.chunks import _index_row
 from protocol.codec import encode_header
+from protocol.errors import ErrorCode
 from protocol.hashing import plain_hash
 from protocol.identity import ChunkId, NodeId
 from protocol.manifest import ChunkTag, chunk_id_of, chunk_partition
@@ -230,6 +232,24 @@ def test_what_has_the_fewest_copies_comes_first() -> None:
 
 async def nothing(*_: Any) -> bool:
     return False
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_holder_that_gives_nothing_keeps_nobody_from_fetching_from_another_one(count: int) -> None:
+    async def story(world: World) -> None:
+        await formed(world, THREE)
+        busy, other, _ = sorted(THREE, key=lambda name: world.node(name).node_id)
+
+        async def refuse(*_: object) -> None:
+            raise Refused(ErrorCode.BUSY, "for ever")
+
+        world.node(busy).chunk_service.get = refuse  # type: ignore[method-assign,assignment]  # a link that carries no chunk does the same
+        for name in (busy, other):
+            await give(world, name, *range(count))
+        for number in range(count):
+            await until_home(world, number, 3 * SWEEP_SECONDS)
+
+    World(1).run(story, seconds_max=1000.0)
 
 
 # -- paused and bounded -------------------------------------------------------

@@ -72,10 +72,12 @@ class Genesis:
     async def run(self) -> None:
         """Listen until a layout is in force: joined, or founded as the lowest of those who wait."""
         loop = asyncio.get_running_loop()
-        started = quiet_since = loop.time()
+        started = quiet_since = looked_at = loop.time()
         waiting: list[NodeId] = []
         while self._layouts.current is None:
             await asyncio.sleep(LOOK_SECONDS)
+            stood_still = loop.time() - looked_at >= GENESIS_LISTEN_SECONDS  # what the others have done meanwhile lies unread
+            looked_at = loop.time()
             members = [peer for peer in self._peers() if peer.role is Role.MEMBER]
             self.known_cluster = next((peer.known_cluster for peer in members if peer.known_cluster), self.known_cluster)
             initialised = [peer.node_id for peer in members if peer.cluster_id]
@@ -86,7 +88,7 @@ class Genesis:
                     self._tell(ADMISSION)
                 continue
             now_waiting = [peer.node_id for peer in members]
-            if now_waiting != waiting:
+            if now_waiting != waiting or stood_still:
                 waiting, quiet_since = now_waiting, loop.time()
             own = self._member().node_id
             if self.known_cluster:

@@ -135,6 +135,24 @@ def test_who_would_found_dies_and_the_others_found_without_it(seed: int) -> None
     World(seed).run(scenario, seconds_max=120.0)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_who_would_found_stands_still_and_founds_no_second_cluster_when_it_goes_on(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        starting = [asyncio.get_running_loop().create_task(world.start(name)) for name in NAMES[:3]]
+        nodes = dict(zip(NAMES, await asyncio.gather(*starting), strict=False))
+        first = min(nodes, key=lambda name: nodes[name].node_id)
+        while len(nodes[first].links.peers()) < 2:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        assert all(node.layouts.current is None for node in nodes.values())
+        world.loop.pause(world.machines[first].host)
+        await asyncio.sleep(40.0)
+        world.loop.resume(world.machines[first].host)
+        await world.members(3)
+
+    World(seed).run(scenario, seconds_max=200.0)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_node_that_is_heard_and_cannot_be_reached_is_tried_again_until_it_can(seed: int) -> None:
     async def scenario(world: World) -> None:

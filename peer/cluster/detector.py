@@ -19,7 +19,8 @@ from protocol.membership import Membership, MemberView, Send
 from protocol.messages import Answer, Hello, MemberState, Probe, ProbeAck, Request
 
 STANDSTILL_SECONDS = 5.0
-"""A timer that is later than this says that this process did not run: whoever was away when it stopped may be back for long."""
+"""A timer that is later than this says that this process did not run: whoever was away when it stopped may be back for long, and whoever
+was there away."""
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +74,10 @@ class Detector:
         return [peer for peer in self._links.peers() if self.is_alive(peer.node_id)]
 
     def alive_seconds(self, node_id: NodeId) -> float:
-        """Return for how long a node has been there and nobody has doubted it; 0 when it is not."""
+        """Return for how long a node has been there, undoubted, at most since this node last stood still; 0 when it is not there."""
+        self._notice_standstill()
         view = self._machine.member(node_id)
-        return self._loop.time() - view.since if view is not None and view.state in _ALIVE else 0.0
+        return self._loop.time() - max(self._watching_since, view.since) if view is not None and view.state in _ALIVE else 0.0
 
     def must_stay_seconds(self, node_id: NodeId) -> float:
         """Return for how long a node that came and went too often has to have been there before it is counted on; else 0."""

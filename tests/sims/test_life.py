@@ -160,6 +160,25 @@ def test_who_is_back_for_long_is_not_left_out_by_a_voter_that_stood_still_meanwh
     run(NAMES.index(victim), NAMES, scenario)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_newcomer_that_has_gone_is_not_admitted_by_a_voter_that_stood_still_meanwhile(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        await (await world.client("a")).put_bytes("/f", b"x")
+        layout = world.node("a").layout
+        live = {world.node(name).node_id: name for name in NAMES}
+        first = live[min(live, key=lambda node_id: turn_seconds(node_id, layout, live))]
+        await world.start("f")
+        await asyncio.sleep(5.0)
+        world.loop.pause(world.machines[first].host)
+        world.crash("f", silent=True)
+        await asyncio.sleep(ADMIT_SECONDS)
+        world.loop.resume(world.machines[first].host)
+        await asyncio.sleep(10.0)
+        assert world.node("a").layout.version == layout.version
+
+    run(seed, NAMES, scenario)
+
+
 def test_a_newcomer_that_comes_and_goes_is_admitted_once_it_stays() -> None:
     async def scenario(world: World) -> None:
         await asyncio.sleep(5.0)

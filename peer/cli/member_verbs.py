@@ -4,7 +4,7 @@ says whether copies move for who has come or gone.
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -13,6 +13,7 @@ import click
 from peer.cli.output import Output
 from peer.cli.progress import Transfer
 from peer.cli.settings import Settings, Verb, VerbGroup, pass_settings
+from peer.cli.status import notices_of
 from peer.cli.text import count_text, printable, size_text
 from peer.cli.world import client_of
 from peer.client.asynchronous import Client
@@ -88,7 +89,7 @@ def forget(settings: Settings, members: tuple[str, ...], force: bool, yes: bool)
     if not force:
         run(forget_and_watch(settings, output, members))
         return
-    gone = run(tell_cost(settings, output, members))
+    gone = run(tell_cost(settings, output.note if yes else output.before_asking, members))
     if not yes:
         if not may_ask():
             raise WrongUsage("--force asks before it does it: where nobody answers say --yes as well")
@@ -102,8 +103,8 @@ def may_ask() -> bool:
     return sys.stdin.isatty()
 
 
-async def tell_cost(settings: Settings, output: Output, members: Sequence[str]) -> list[MemberStatus]:
-    """Say what it costs to go on by force without some members, and return who they are.
+async def tell_cost(settings: Settings, say: Callable[[str], None], members: Sequence[str]) -> list[MemberStatus]:
+    """Say what it costs to go on by force without some members and which other clusters are known of, and return who they are.
 
     Raises: NoSuchPath (there is no such member), WrongUsage (one is there, several are meant, or nothing has to be forced), Unavailable.
     """
@@ -112,18 +113,20 @@ async def tell_cost(settings: Settings, output: Output, members: Sequence[str]) 
         gone = [member_of(found, who) for who in members]
         cost = await client.force([member.node_id for member in gone], begin=False)
     staying = [member for member in found.members if member.is_member and member not in gone]
-    output.note(f"{names_of(staying)} would go on as another cluster, without {names_of(gone)}")
+    say(f"{names_of(staying)} would go on as another cluster, without {names_of(gone)}")
     away = [member for member in staying if member.state == "dead"]
     if away:
-        output.note(f"kept, though away now: {names_of(away)}: they follow by themselves when they are back")
+        say(f"kept, though away now: {names_of(away)}: they follow by themselves when they are back")
+    for notice in notices_of(found):
+        say(notice)
     if cost.short:
         text = count_text(cost.short, "partition has lost most of its replicas", "partitions have lost most of their replicas")
-        output.note(f"{text}: what was written last may be missing there, or be older than it was")
+        say(f"{text}: what was written last may be missing there, or be older than it was")
     if cost.lost:
-        output.note(f"{count_text(cost.lost, 'partition has', 'partitions have')} no replica left: the entries of those folders are lost")
+        say(f"{count_text(cost.lost, 'partition has', 'partitions have')} no replica left: the entries of those folders are lost")
     if cost.homeless:
         share = PARTITIONS // cost.homeless
-        output.note(f"about one chunk in {share} lay on machines that are gone alone: the files that it belongs to are lost")
+        say(f"about one chunk in {share} lay on machines that are gone alone: the files that it belongs to are lost")
     return gone
 
 
@@ -238,7 +241,12 @@ async def forget_one(client: Client, output: Output, who: str) -> None:
     while any(each.node_id == chosen.node_id and each.is_member for each in found.members) and chosen.name not in found.departing:
         if asyncio.get_running_loop().time() >= give_up_at:
             raise Unavailable(f"{chosen.name} is a member still: the others have not decided on it, see `shoal status`")
-        await client.forget(chosen.node_id)
+        try:
+            await client.forget(chosen.node_id)
+        except Unavailable:
+            for notice in notices_of(found):  # who is not back may have gone on without this machine
+                output.note(notice)
+            raise
         await asyncio.sleep(LOOK_SECONDS)
         found = await client.status()
     name = printable(chosen.name)

@@ -113,6 +113,10 @@ class Output:
         if not (self._settings.quiet or self.is_json):
             self._to_stderr(printable(text))
 
+    def before_asking(self, text: str) -> None:
+        """Say what has to be known to answer a question that follows, also with --quiet and --json."""
+        self._to_stderr(printable(text))
+
     def left_out(self, text: str) -> None:
         """Say what a command leaves out, as its help says that it does; silent with --quiet."""
         if not self._settings.quiet:

@@ -166,8 +166,13 @@ def health_document(found: ClusterStatus) -> dict[str, object]:
         "corrupt_chunks": sum(answer.corrupt_chunks for answer in answers),
         "unsynced_partitions": sum(answer.unsynced_partitions for answer in answers),
         "lost_partitions": sum(answer.lost_partitions for answer in answers),
-        "notices": sorted({notice for answer in answers for notice in answer.notices}),
+        "notices": notices_of(found),
     }
+
+
+def notices_of(found: ClusterStatus) -> list[str]:
+    """Return what the members that answer want people to know, each once."""
+    return sorted({notice for member in found.members if member.status is not None for notice in member.status.notices})
 
 
 def count_alive(found: ClusterStatus) -> int:
@@ -221,7 +226,7 @@ def health_lines(found: ClusterStatus) -> list[str]:
     corrupt = sum(answer.corrupt_chunks for answer in answers)
     if corrupt:
         lines.append(f"damaged on disk and set aside since the start: {count_text(corrupt, 'copy', 'copies')}")
-    lines.extend(sorted({notice for answer in answers for notice in answer.notices}))
+    lines.extend(notices_of(found))
     if not lines:
         lines.append(f"healthy: new files are kept in {count_text(found.copies_wanted, 'copy', 'copies')}")
     return lines
@@ -231,9 +236,11 @@ def rebalance_lines(answers: Sequence[Status]) -> list[str]:
     """Return what copies are not where they belong, and who leaves them there."""
     missing, surplus = sum(each.missing_chunks for each in answers), sum(each.surplus_chunks for each in answers)
     lines = []
-    if missing or surplus:
-        copies = count_text(missing, "copy", "copies")
-        lines.append(f"{copies} still to come to where they belong, {surplus} elsewhere to be given up after that")
+    if missing:
+        after = f", {surplus} elsewhere to be given up after that" if surplus else ""
+        lines.append(f"{count_text(missing, 'copy', 'copies')} still to come to where they belong{after}")
+    elif surplus:
+        lines.append(f"{count_text(surplus, 'copy', 'copies')} elsewhere to be given up, once those who are to have them have confirmed it")
     paused = sorted(printable(each.name) for each in answers if each.is_rebalance_paused)
     if paused:
         lines.append(f"rebalancing is paused on {', '.join(paused)}: `shoal rebalance resume` lets it go on")

@@ -25,6 +25,8 @@ class FakeClient:
     is_rebalance_paused: bool | None = None
     silent: tuple[str, ...] = ()
     """Members that do not answer."""
+    refused: ShoalError | None = None
+    """Why nobody is forgotten."""
 
     def made(self, path: str) -> Entry:
         kind = "dir" if path in self.folders else "file"
@@ -107,6 +109,8 @@ class FakeClient:
         self._fail()
         assert self.status_found is not None
         members = {each.node_id: each for each in self.status_found.members}
+        if self.refused is not None:
+            raise self.refused
         if members[node_id].state != "dead":
             raise WrongUsage(f"{members[node_id].name} is there")
         staying = tuple(each for each in self.status_found.members if each.node_id != node_id)

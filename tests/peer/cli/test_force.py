@@ -1,6 +1,7 @@
 """`shoal forget --force`: what it says and asks, and that of two real nodes of which one is gone for good the other goes on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from test_up import shoal as run_shoal
 from test_up import up
 
 from peer.cli.main import main
+from peer.errors import Unavailable
 from peer.files.cluster_status import ClusterStatus
 from peer.real.keys import new_key
 
@@ -35,6 +37,23 @@ def test_it_says_that_members_who_are_away_and_kept_follow(shoal, client):
     assert "follow" not in shoal("forget", "--force", "ben", "cleo", "dora").stderr
     lines = shoal("forget", "--force", "cleo").stderr.splitlines()
     assert "kept, though away now: ben, dora: they follow by themselves when they are back" in lines
+
+
+def test_before_it_asks_it_says_all_of_that_also_with_quiet_and_with_yes_it_does_not(shoal, client):
+    assert shoal("forget", "--force", "ben").stderr == shoal("--quiet", "forget", "--force", "ben").stderr
+    assert "partitions" in shoal("--json", "forget", "--force", "ben").stderr
+    assert shoal("--quiet", "forget", "--force", "--yes", "ben").stderr == ""
+
+
+def test_it_and_a_forget_in_vain_tell_of_another_cluster_that_was_met(shoal, client):
+    told = "node ben (62656e00) belongs to cluster 0badf00d, which has gone on by force from this one"
+    emil = member("emil")
+    emil = replace(emil, status=replace(emil.status, notices=(told,)))
+    client.status_found = replace(client.status_found, members=(*client.status_found.members[:-1], emil))
+    assert told in shoal("forget", "--force", "ben").stderr.splitlines()
+    assert told not in shoal("forget", "ben").stderr
+    client.refused = Unavailable("no majority decides on it")
+    assert shoal("forget", "cleo").stderr.splitlines() == [told, "shoal: no majority decides on it"]
 
 
 @pytest.mark.parametrize(("answer", "code", "members"), [("y", 0, 2), ("n", 1, 5)])

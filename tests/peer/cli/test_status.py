@@ -44,8 +44,9 @@ def test_a_healthy_cluster_says_so(shoal, client):
         (cluster(member("ada", owed_chunks=2), member("ben"), member("cleo")), "2 chunks with fewer than 3 copies"),
         (cluster(member("ada", corrupt_chunks=1), member("ben"), member("cleo")), "1 copy"),
         (cluster(member("ada"), member("ben"), member("cleo"), moving=7), "7 partitions"),
-        (cluster(member("ada", missing_chunks=1), member("ben", missing_chunks=2)), "3 copies still to come to where they belong"),
-        (cluster(member("ada", surplus_chunks=4), member("ben")), "4 elsewhere to be given up"),
+        (cluster(member("ada", missing_chunks=1), member("ben", missing_chunks=2)), "3 copies still to come to where they belong\n"),
+        (cluster(member("ada", missing_chunks=1), member("ben", surplus_chunks=4)), "belong, 4 elsewhere to be given up after that"),
+        (cluster(member("ada", surplus_chunks=4), member("ben")), "\n4 copies elsewhere to be given up, once"),
         (cluster(member("ada"), member("ben", is_rebalance_paused=True)), "paused on ben: `shoal rebalance resume`"),
     ],
 )

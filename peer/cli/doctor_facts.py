@@ -24,7 +24,9 @@ from peer.real.multicast import Echo, echo
 from peer.real.network import RealNetwork, split_address
 from peer.session import Session
 from peer.store.home import SEED_BYTES
-from protocol.messages import Hello, Peers, PeersGet, Status, StatusGet
+from protocol.errors import RemoteProtocolError
+from protocol.layout import Layout
+from protocol.messages import Hello, LayoutGet, LayoutIs, Peers, PeersGet, Status, StatusGet
 
 ASK_SECONDS = 2.0
 
@@ -98,7 +100,7 @@ class Facts:
     port: Port | None
     """None while the node of this home has it."""
     visits: tuple[Visit, ...]
-    """The other nodes: heard ones of this key, given ones, and those that the node of this home is linked to."""
+    """The other nodes: heard ones of this key, given ones, and those that the node of this home is linked to, or in one cluster with."""
     notices: tuple[str, ...] = ()
     """What the node of this home wants people to know."""
 
@@ -123,7 +125,7 @@ async def look(question: Question) -> Facts:
         others = [each for each in heard if not {*each.addresses} & {*own_addresses}]
         targets = [each.addresses for each in others if each.tag == shown_key.tag]
         targets += [(address,) for address in question.given]
-        targets += await linked_addresses(session, own)
+        targets += await known_addresses(session, own)
         notices = await notices_of(session, own)
         visits = await asyncio.gather(*(visit(session, addresses) for addresses in without_repeats(targets)))
     finally:
@@ -197,14 +199,22 @@ async def accepts(address: str) -> bool:
     return True
 
 
-async def linked_addresses(session: Session, own: Visit | None) -> list[tuple[str, ...]]:
-    """Return where the nodes listen that the node of this home has links to: it may know some that nobody hears."""
+async def known_addresses(session: Session, own: Visit | None) -> list[tuple[str, ...]]:
+    """Return where the nodes listen that the node of this home has links to, or that are members of its cluster: it may know some that
+    nobody hears.
+    """
     if own is None or own.hello is None:
         return []
-    with suppress(LinkLost, RequestFailed, TimeoutError):
-        reply = await session.links.request(own.hello.node_id, PeersGet(int(ASK_SECONDS * 1000)), timeout_seconds=ASK_SECONDS)
-        assert isinstance(reply.message, Peers)
-        return [peer.addresses for peer in reply.message.peers if peer.addresses and peer.node_id != own.hello.node_id]
+    node_id, deadline = own.hello.node_id, int(ASK_SECONDS * 1000)
+    with suppress(LinkLost, RequestFailed, TimeoutError, RemoteProtocolError):
+        linked = (await session.links.request(node_id, PeersGet(deadline), timeout_seconds=ASK_SECONDS)).message
+        latest = (await session.links.request(node_id, LayoutGet(deadline, 0), timeout_seconds=ASK_SECONDS)).message
+        assert isinstance(linked, Peers)
+        assert isinstance(latest, LayoutIs)
+        members = Layout.from_bytes(latest.record).members if latest.record else {}
+        addresses = {member.node_id: member.addresses for member in members.values()}
+        addresses |= {peer.node_id: peer.addresses for peer in linked.peers}  # newer, if it has moved
+        return [each for known, each in addresses.items() if each and known != node_id]
     return []
 
 

@@ -229,6 +229,18 @@ async def test_a_running_node_is_called_and_says_its_clock(home_of_key: Path, mo
     assert facts.echoes == (Echo(LOOPBACK, "", heard=True),)
 
 
+async def test_a_member_that_is_away_is_called_as_well(home_of_key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peer.links.DIAL_TIMEOUT_SECONDS", UNHURRIED_SECONDS)
+    with up(home_of_key, "--found", "--name", "ada") as ada:
+        address, _ = ada.ready()
+        with up(tmp_path / "ben", "--join", address, "--name", "ben", SHOAL_KEY=KEY.text) as ben:
+            away, members = ben.ready()
+        assert members == 2
+        facts = await look(asked_at(home_of_key))
+    assert facts.visits == (Visit(away, Step.PORT, "nobody listens there"),)
+    assert dict(LADDER)["port"](facts).found == f"{away}: nobody listens there"
+
+
 async def test_a_link_is_followed_as_far_as_it_comes(home_of_key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peer.links.DIAL_TIMEOUT_SECONDS", UNHURRIED_SECONDS)
 

@@ -341,8 +341,8 @@ class Status(Answer):
     corrupt_chunks: U64
     """Copies that failed their checksum and were set aside since the node started."""
     owed_chunks: U64
-    """Chunks of which the node last found fewer than R copies, each counted by the lowest id among the homes that hold it, and by whoever
-    else holds it if none does.
+    """Chunks of which the node last found fewer than R copies, each counted by the lowest id among the homes that hold it, or that answer
+    if none does, and by whoever holds it if no home answers.
     """
     unsynced_partitions: U32
     """Partitions that this node is a replica of and has not synced yet."""

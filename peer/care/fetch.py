@@ -115,7 +115,9 @@ class Fetch:
     ) -> None:
         """`incoming` bounds what is fetched; while rebalancing is paused only that comes of which there are fewer copies than wanted."""
         self.owed_chunks = 0
-        """Chunks here of which fewer copies than wanted were found, each counted by the lowest id among the homes that hold it."""
+        """Chunks of which fewer copies than wanted were found, each counted by the lowest id among the homes that hold it, or that
+        answer if none does.
+        """
         self.missing_chunks = 0
         """Chunks that were found at others only, and have not come since."""
         self._access = access
@@ -131,6 +133,7 @@ class Fetch:
         """Compare with everybody and fetch what is missing, until `is_over`; return whether anything has come."""
         self._passes += 1
         view = await self._compare(layout)
+        own = self._access.node_id
         held = view.partitions()
         differing = {partition for partition in held if view.differs(partition)}
         if differing:
@@ -145,7 +148,7 @@ class Fetch:
                     partitions[copies].append(partition)
                 owed += rare
                 missing += len(lacking)
-            elif self._owes(view, partition, [node for node in view.held if view.held[node].get(partition) == view.own[partition]]):
+            elif self._owes(view, partition, [own, *(node for node in view.held if view.held[node].get(partition) == view.own[partition])]):
                 owed += self._chunks.digests.count(partition)
         self.owed_chunks, self.missing_chunks = owed, missing
         ends_at = asyncio.get_running_loop().time() + FETCH_SECONDS
@@ -204,8 +207,9 @@ class Fetch:
         """List one partition here and wherever it differs; return what is missing here, and of how many chunks this node says
         that they have too few copies.
         """
-        own = await self._list(self._access.node_id, partition)
-        lists = {view.own.get(partition, NOTHING): own, NOTHING: {}}
+        own = self._access.node_id
+        here = await self._list(own, partition)
+        lists = {view.own.get(partition, NOTHING): here, NOTHING: {}}
         theirs: dict[NodeId, dict[ChunkId, int]] = {}
         for node in sorted(view.held):
             digest = view.held[node].get(partition, NOTHING)
@@ -220,15 +224,17 @@ class Fetch:
         lacking: Lacking = {}
         for node, chunks in theirs.items():
             for chunk_id, size in chunks.items():
-                if chunk_id not in own:
+                if chunk_id not in here:
                     lacking.setdefault(chunk_id, _Missing(size, [])).holders.append(node)
-        owed = sum(self._owes(view, partition, [node for node in theirs if chunk_id in theirs[node]]) for chunk_id in own)
-        return lacking, owed
+        found = [each.holders for each in lacking.values()]
+        found += [[own, *(node for node in theirs if chunk_id in theirs[node])] for chunk_id in here]
+        return lacking, sum(self._owes(view, partition, holders) for holders in found)
 
     def _owes(self, view: _View, partition: int, holders: Sequence[NodeId]) -> bool:
-        """Return whether a chunk that lies here and at `holders` has too few copies, and this node is the one to say so."""
-        homes = [self._access.node_id, *(node for node in holders if node in view.homes[partition])]
-        return 1 + len(holders) < view.copies_wanted and self._access.node_id == min(homes)
+        """Return whether a chunk that lies at `holders` has too few copies, and this node is the one to say so."""
+        own = self._access.node_id
+        homes = [own, *(node for node in view.homes[partition] if node in view.held)]
+        return len(holders) < view.copies_wanted and own == min([home for home in homes if home in holders] or homes)
 
     async def _list(self, node: NodeId, partition: int) -> dict[ChunkId, int]:
         """Return the chunks that a node, perhaps this one, holds of one partition, with their sizes.

@@ -56,8 +56,8 @@ class Sweep:
         is_alive: Callable[[NodeId], bool],
     ) -> None:
         self.owed_chunks = 0
-        """Chunks of which the last sweep found fewer copies than wanted, each counted by the lowest id among the homes that hold it, and by
-        whoever else holds it if none does."""
+        """Chunks of which the last sweep found fewer copies than wanted, each counted by the lowest id among the homes that hold it, or
+        that answer if none does, and by whoever holds it if no home answers."""
         self._node_id = node_id
         self._chunks = chunks
         self._asker = asker
@@ -103,7 +103,7 @@ class Sweep:
         return [partition for partition in self._chunks.digests.partitions() if self._node_id not in layout.homes(partition)]
 
     async def _hand_over_all(self, layout: Layout) -> int:
-        """Drop what has come to its homes; return how many chunks that belong elsewhere no home has."""
+        """Drop what has come to its homes; return of how many chunks that belong elsewhere no home answers."""
         alone = 0
         page: list[ChunkId] = []
         for partition in self._surplus(layout):
@@ -117,21 +117,23 @@ class Sweep:
         return alone + await self._hand_over(layout, page)
 
     async def _hand_over(self, layout: Layout, chunk_ids: Sequence[ChunkId]) -> int:
-        """Drop what all homes have of these chunks, of which this node is no home; return how many no home has."""
+        """Drop what all homes have of these chunks, of which this node is no home; return of how many no home answers."""
         homes = {chunk_id: layout.homes(chunk_partition(chunk_id)) for chunk_id in chunk_ids}
         asked: dict[NodeId, list[ChunkId]] = defaultdict(list)
         for chunk_id in chunk_ids:
             for home in homes[chunk_id]:
                 asked[home].append(chunk_id)
         holders: dict[ChunkId, int] = dict.fromkeys(chunk_ids, 0)
+        answered: set[ChunkId] = set()
         for home in sorted(asked):
             held = await self._ask(layout, home, asked[home])
             for chunk_id, is_held in zip(asked[home], held or (), strict=False):
                 holders[chunk_id] += is_held
+                answered.add(chunk_id)
         for chunk_id in chunk_ids:
             if holders[chunk_id] == len(homes[chunk_id]):
                 await self._drop(layout, chunk_id, homes[chunk_id])
-        return sum(copies == 0 for copies in holders.values())
+        return len(holders) - len(answered)
 
     async def _ask(self, layout: Layout, home: NodeId, chunk_ids: list[ChunkId]) -> list[bool] | None:
         """Return which of `chunk_ids` a home holds, or None when it cannot say so under this layout."""

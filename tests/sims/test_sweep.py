@@ -290,6 +290,36 @@ def test_a_pause_keeps_copies_where_they_are_but_for_those_that_are_too_few_and_
     World(6).run(story, seconds_max=1200.0)
 
 
+def test_copies_that_all_lie_elsewhere_than_they_belong_are_not_called_missing_and_those_that_are_lost_are() -> None:
+    async def story(world: World) -> None:
+        await formed(world, THREE)
+        client = await world.client("a")
+        assert await client.set_rebalance(paused=True) == ()
+        for number in range(60):
+            for name in THREE:
+                await give(world, name, number)
+        for count, name in enumerate("defg", 4):
+            await world.start(name)
+            await world.members(count)
+        moved = [number for number in range(60) if homes(world, number).isdisjoint(THREE)]
+        assert len(moved) > 1
+        await asyncio.sleep(2 * SWEEP_SECONDS)
+        assert sum(machine.node.sweep.owed_chunks for machine in world.machines.values() if machine.node is not None) == 0
+        for name in "defg":
+            world.node(name).fetch._fetch = nothing  # they find out, and get nothing
+        for name in ("b", "c"):
+            await world.on(world.machines[name].host, lambda name=name: world.node(name).chunks.remove(chunk(moved[0])[0]))
+        await asyncio.sleep(2 * SWEEP_SECONDS)
+        assert [world.node(name).sweep.owed_chunks for name in THREE] == [0, 0, 0]
+        assert sum(world.node(name).sweep.owed_chunks for name in "defg") == 1
+        for name in homes(world, moved[0]):
+            world.crash(name)
+        await asyncio.sleep(2 * SWEEP_SECONDS)
+        assert world.node("a").sweep.owed_chunks >= 1  # nobody else is there to say it
+
+    World(7).run(story, seconds_max=1200.0)
+
+
 def most_in_a_second(moves: list[tuple[float, int]]) -> int:
     return max(sum(size for at, size in moves if begin <= at < begin + 1.0) for begin, _ in moves)
 

@@ -76,7 +76,8 @@ class Forcing:
             return Plan(None, 0, 0, 0)
         here = [layout.members[node_id] for node_id in gone if self._detector.is_alive(node_id)]
         if here:
-            raise Refused(ErrorCode.INVALID, f"{names_of(here)} {'is' if len(here) == 1 else 'are'} there: nobody who is can be given up")
+            are = "is there, or was a moment ago" if len(here) == 1 else "are there, or were a moment ago"
+            raise Refused(ErrorCode.INVALID, f"{names_of(here)} {are}: nobody who is can be given up")
         if goes_on(layout, self._is_with_us):
             raise Refused(ErrorCode.INVALID, "a majority is there: `shoal forget` without --force leaves out who is dead")
         there = [member for member in layout.record.members if self._is_with_us(member.node_id)]

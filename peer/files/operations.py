@@ -415,7 +415,7 @@ class Operations:
                 raise (OutcomeUnknown if begin else Unavailable)(str(error) or "no answer in time") from None
             assert isinstance(reply.message, Forced)
             return reply.message
-        raise WrongUsage("that are all members: at least one has to stay")
+        raise WrongUsage("those are all the members: at least one has to stay")
 
     async def set_rebalance(self, *, paused: bool) -> tuple[str, ...]:
         """Have all members stop moving copies of which there are enough, or go on with it; return the names of those that did not answer.

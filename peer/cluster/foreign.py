@@ -98,12 +98,14 @@ def words(peer: Hello, relation: Relation, own: Layout) -> str:
         case Relation.LEFT:
             return (
                 f"{node} belongs to cluster {other}, from which this one ({this}) has gone on by force without it: nothing crosses; "
-                "to let it in as a new machine stop it, remove `identity` from its data folder and start it again: it keeps its chunks"
+                "if a majority is there both go on: keep one of the two; else, to let it in as a new machine, stop it, remove `identity` "
+                "from its data folder and start it again: it keeps its chunks"
             )
         case Relation.SUCCESSOR:
             return (
                 f"{node} belongs to cluster {other}, which has gone on by force from this one ({this}) without this machine: nothing "
-                "crosses; to join it stop this node, remove `identity` from its data folder and start it again: it keeps its chunks"
+                "crosses; if a majority is here both go on: keep one of the two; else, to join it, stop this node, remove `identity` from "
+                "its data folder and start it again: it keeps its chunks"
             )
         case Relation.SIBLING:
             return (

@@ -295,7 +295,7 @@ class Links:
 
     def _dialled(self, key: tuple[NodeId, LinkKind], task: asyncio.Task[Link]) -> None:
         self._dialling.pop(key, None)
-        if not task.cancelled() and task.exception() is not None:
+        if not task.cancelled() and task.exception() is not None and key not in self._links:  # the peer may have dialled meanwhile
             self._refused_at[key[0]] = self._now()
 
     async def _dial(self, node_id: NodeId, kind: LinkKind) -> Link:

@@ -3,11 +3,14 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 
 import pytest
 
+from peer.errors import LinkLost
+from protocol.errors import CloseCode
 from protocol.flapping import CALM_SECONDS
 from protocol.identity import NodeId
 from protocol.layout import Layout, renewed
@@ -15,7 +18,7 @@ from protocol.messages import Ballot, Hello, LayoutAccept, LayoutPrepare, Layout
 from sims.formed import switch_on
 from sims.loop import context_of
 from sims.scenarios._common import NAMES, chain_judged, cut_off, start_all
-from sims.world import World
+from sims.world import PORT, World
 
 SEEDS = range(max(1, int(os.environ.get("SHOAL_SEEDS", "3")) // 3))
 
@@ -234,3 +237,20 @@ def test_a_layout_that_has_reached_the_disk_is_in_force_though_whoever_asked_for
         assert node.layout.version == layout.version
 
     World(0).run(scenario)
+
+
+def test_a_dial_that_fails_when_the_other_side_has_long_come_up_says_nothing_of_it() -> None:
+    async def scenario(world: World) -> None:
+        await formed(world, NAMES[:3])
+        await asyncio.sleep(2.0)
+        links, other = world.node("a").links, world.node("b").node_id
+        world.crash("c", silent=True)
+        links.close_peers([other], CloseCode.NORMAL, "for once")
+        links.learn_addresses(other, [f"c:{PORT}"])  # an old address, where nobody answers
+        dialling = asyncio.get_running_loop().create_task(links.reach(other, LinkKind.CTL), context=context_of(world.machines["a"].host))
+        with suppress(LinkLost):
+            await dialling
+        assert links.peer(other) is not None
+        assert not links.recently_refused(other)
+
+    run(World(0), scenario)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_up import environment, shoal, up  # it lies beside this one
+from test_up import MODULE_SECONDS, environment, shoal, up  # it lies beside this one
 
 SECONDS = 20.0
 STATUS = ("status",)
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (made / "tree").mkdir()
     for name in ("a", "b", "c"):
         (made / "tree" / name).write_text(name)
-    with up(made / "home") as node:
+    with up(made / "home", seconds=MODULE_SECONDS) as node:
         node.ready()
         assert shoal(made / "home", "put", "-r", str(made / "tree"), "/tree").returncode == 0
         yield made

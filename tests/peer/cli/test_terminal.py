@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from test_up import environment, shoal, up  # it lies beside this one
+from test_up import MODULE_SECONDS, environment, shoal, up  # it lies beside this one
 
 SECONDS = 20.0
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|38|4[0-7]|48|9[0-7])[;m]")
@@ -53,7 +53,7 @@ def terminal() -> Iterator[Terminal]:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The home of a node that runs."""
     folder = tmp_path_factory.mktemp("served") / "home"
-    with up(folder) as node:
+    with up(folder, seconds=MODULE_SECONDS) as node:
         node.ready()
         yield folder
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_up import environment, shoal, up  # it lies beside this one
+from test_up import MODULE_SECONDS, environment, shoal, up  # it lies beside this one
 
 SIZE = 10_000_000
 """More than one chunk, and no whole number of them."""
@@ -22,7 +22,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, byt
     content = os.urandom(SIZE)
     (folder / "big").write_bytes(content)
     (folder / "small").write_bytes(b"hello")
-    with up(folder / "home") as node:
+    with up(folder / "home", seconds=MODULE_SECONDS) as node:
         node.ready()
         assert shoal(folder / "home", "put", str(folder / "big"), str(folder / "small"), "/").returncode == 0
         yield folder / "home", content

@@ -23,6 +23,8 @@ from peer.errors import ConnectFailed, Unavailable, Waiting
 from peer.real.keys import ClusterKey, new_key
 
 SECONDS = 20.0
+MODULE_SECONDS = 300.0
+"""For a node that serves all tests of a module."""
 FAILING_DISK = """
 import errno, os, sys
 from pathlib import Path
@@ -76,10 +78,13 @@ class Up:
 
 
 @contextmanager
-def up(home: Path, *arguments: str, program: tuple[str, ...] = ("-m", "peer.cli"), **more: str) -> Iterator[Up]:
+def up(
+    home: Path, *arguments: str, program: tuple[str, ...] = ("-m", "peer.cli"), seconds: float = 3 * SECONDS, **more: str
+) -> Iterator[Up]:
+    """Run a node, for `seconds` at most: so waiting for a line that never comes ends."""
     command = [sys.executable, *program, "up", "--home", str(home), "--listen", "127.0.0.1:0", "--no-discovery", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more))
-    watchdog = threading.Timer(3 * SECONDS, process.kill)  # so that waiting for a line that never comes ends
+    watchdog = threading.Timer(seconds, process.kill)
     watchdog.start()
     try:
         yield Up(process)

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from peer.care.fetch import Fetch
@@ -79,14 +80,13 @@ class Sweep:
         """Sweep, until cancelled."""
         pause = SWEEP_SECONDS
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
-                pause = SETTLE_SECONDS
-            except TimeoutError:
-                pass
             await asyncio.sleep(SETTLE_SECONDS)
-            self._wake.clear()
+            if self._wake.is_set():
+                self._wake.clear()
+                pause = SETTLE_SECONDS
             layout = self._layout()
             has_moved = layout is not None and not layout.is_joint and await self._sweep(layout)
             pause = SETTLE_SECONDS if has_moved else min(2 * pause, SWEEP_SECONDS)

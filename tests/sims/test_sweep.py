@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from peer.care.fetch import Fetch
+from peer.care.sweep import SETTLE_SECONDS
 from peer.care.throttle import Throttle
 from peer.config import SWEEP_SECONDS
 from peer.errors import Refused
@@ -18,6 +19,7 @@ from protocol.codec import encode_header
 from protocol.errors import ErrorCode
 from protocol.hashing import plain_hash
 from protocol.identity import ChunkId, NodeId
+from protocol.layout import Layout
 from protocol.manifest import ChunkTag, chunk_id_of, chunk_partition
 from protocol.messages import ChunkDigestsGet, ChunkGet, ChunkPut, ChunksHave, ChunksList
 from sims.formed import switch_on
@@ -194,6 +196,29 @@ def test_a_copy_that_is_needed_elsewhere_is_kept_while_a_home_is_away() -> None:
         await until_home(world, number, 20.0)
 
     World(4).run(story)
+
+
+def test_who_is_woken_when_a_sweep_is_about_to_begin_sweeps_again_as_soon_as_after_any_other_wake() -> None:
+    """What it was woken for may not be there yet in that sweep."""
+    swept: list[float] = []
+
+    async def sweep(layout: Layout) -> bool:
+        swept.append(asyncio.get_running_loop().time())
+        return False
+
+    async def scenario(world: World) -> None:
+        await world.found("a")
+        sweeps = world.node("a").sweep
+        sweeps._sweep = sweep
+        await until(60.0, lambda: len(swept) == 4, "nobody sweeps")
+        pause = swept[-1] - swept[-2] - SETTLE_SECONDS
+        await asyncio.sleep(2 * pause + SETTLE_SECONDS / 2)
+        assert len(swept) == 4
+        sweeps.wake()
+        await asyncio.sleep(SETTLE_SECONDS / 2 + 3 * SETTLE_SECONDS + 0.1)
+        assert len(swept) == 6
+
+    World(1).run(scenario)
 
 
 def test_what_has_the_fewest_copies_comes_first() -> None:

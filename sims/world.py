@@ -265,6 +265,7 @@ class World:
 
     async def _stop(self, machine: Machine, node: Node) -> None:
         await self.on(machine.host, node.stop)
+        machine.storage.process_ended()
         machine.is_up = False
 
     def _stopped(self, stopping: "asyncio.Task[None]") -> None:
